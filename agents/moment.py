@@ -1,0 +1,129 @@
+"""Moment: what a policy that follows the world by a WorldModel has in hand when asked to act.
+
+Here numpy meets torch: the carry is numpy and goes into checkpoints by value, the moment lies on
+the model's device. What is decided with it is not known here. A carry holds, for every row: `seed`
+and `count` (which name the row's next random stream), `action` (the last one sent), `mean` (the
+last plan) and the model's belief, `belief/...`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..world_models.model import Belief, WorldModel
+from .policy import Carry
+
+Step = dict[str, np.ndarray]
+Plan = Callable[["Moment"], tuple[Tensor, Tensor]]
+
+
+def begin(model: WorldModel, seeds: np.ndarray, horizon: int) -> Carry:
+    """Returns the carry of len(seeds) rows that have seen nothing and plan `horizon` actions.
+
+    Raises ValueError unless `seeds` is a vector of integers.
+    """
+    seeds = np.asarray(seeds)
+    if seeds.ndim != 1 or seeds.dtype.kind not in "iu":
+        raise ValueError(
+            f"seeds of shape {seeds.shape} and dtype {seeds.dtype}: give one integer per row"
+        )
+    n = len(seeds)
+    return {
+        "seed": seeds.astype(np.int64),
+        "count": np.zeros(n, np.int64),
+        "mean": np.zeros((n, horizon, model.nu), np.float32),
+        "action": np.zeros((n, model.nu), np.float32),
+        **{f"belief/{key}": _array(value) for key, value in model.start(n).items()},
+    }
+
+
+@torch.no_grad()
+def decide(model: WorldModel, plan: Plan, step: Step, carry: Carry) -> tuple[np.ndarray, Carry]:
+    """Returns the actions `(n, nu)` float32 that `plan` decides on, and the next carry.
+
+    Step and carry go to the device here, and come back as arrays of their own. Actions are clipped
+    to [-1, 1]. `plan` maps a Moment to an action `(n, nu)` and the plan to be remembered.
+    """
+    moment = _moment(model, step, carry)
+    action, mean = plan(moment)
+    action = _array(action.float().clamp(-1.0, 1.0))
+    return action, {
+        "seed": carry["seed"],
+        "count": carry["count"] + 1,
+        "mean": _array(mean),
+        "action": action.copy(),
+        **{f"belief/{key}": _array(value) for key, value in moment.belief.items()},
+    }
+
+
+def _moment(model: WorldModel, step: Step, carry: Carry) -> Moment:
+    """Brings the step and the carry to the device, and the belief up to the step."""
+    seed, count, device = carry["seed"], carry["count"], model.device
+    held = {key: torch.as_tensor(value, device=device) for key, value in carry.items()}
+    seen = {key: torch.as_tensor(value, device=device) for key, value in step.items()}
+    belief = {key[7:]: value for key, value in held.items() if key.startswith("belief/")}
+    action, mean = held["action"], held["mean"]
+    mean = torch.cat((mean[:, 1:], torch.zeros_like(mean[:, :1])), 1)
+    if step["first"].any():
+        first, anew = seen["first"], model.start(len(seed))
+        belief = {key: _where(first, anew[key], value) for key, value in belief.items()}
+        action = _where(first, torch.zeros_like(action), action)
+        mean = _where(first, torch.zeros_like(mean), mean)
+    rng = _generator(device, 1, *seed, *count)
+    belief = model.observe(belief, action, seen, rng)
+    return Moment(belief, mean, Noise(seed, count, device), rng)
+
+
+class Noise:
+    """A random stream per row, so that what a row draws depends on its seed and count alone."""
+
+    def __init__(self, seed: np.ndarray, count: np.ndarray, device: torch.device):
+        self.device = device
+        self.streams = [_generator(device, 0, s, c) for s, c in zip(seed, count, strict=True)]
+
+    def normal(self, *shape: int) -> Tensor:
+        """Returns standard normal draws, `(n, *shape)` float32."""
+        return self._fill(shape, Tensor.normal_, 0.0, 1.0)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Returns draws from [-1, 1), `(n, *shape)` float32."""
+        return self._fill(shape, Tensor.uniform_, -1.0, 1.0)
+
+    def gumbel(self, *shape: int) -> Tensor:
+        """Returns standard Gumbel draws, `(n, *shape)` float32."""
+        return -self._fill(shape, Tensor.exponential_, 1.0).clamp_min_(1e-30).log_()
+
+    def _fill(self, shape: tuple[int, ...], draw: Callable, *parameters: float) -> Tensor:
+        out = torch.empty(len(self.streams), *shape, device=self.device)
+        for row, stream in zip(out, self.streams, strict=True):
+            draw(row, *parameters, generator=stream)
+        return out
+
+
+class Moment(NamedTuple):
+    """What a planner has in hand when it is asked for an action."""
+
+    belief: Belief
+    mean: Tensor  # (n, h, nu): the last plan moved on by one step, 0 where nothing is known
+    noise: Noise  # the planner's own draws
+    rng: torch.Generator  # the model's draws, shared by the rows
+
+
+def _where(rows: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    return torch.where(rows.view(-1, *[1] * (old.ndim - 1)), new, old)
+
+
+def _array(value: Tensor) -> np.ndarray:
+    value = value.float() if value.dtype is torch.bfloat16 else value  # numpy has no bfloat16
+    return value.detach().to("cpu", copy=True).numpy()
+
+
+def _generator(device: torch.device, use: int, *words: int) -> torch.Generator:
+    entropy = [use, *(int(word) & 0xFFFF_FFFF_FFFF_FFFF for word in words)]
+    state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
+    return torch.Generator(device).manual_seed(int(state[0]))
