@@ -1,0 +1,1 @@
+"""Recipes: yaml files that name registered members and what differs from their signatures."""
