@@ -387,7 +387,7 @@ class Episodes:
         members = np.zeros(len(store.length), bool)
         members[self._index] = True
         used = np.repeat(members, store.length) & store.all("valid")
-        rules = {"action": ~store.all("last"), "reward": ~store.resident("first")}
+        rules = {"action": ~store.all("last"), "reward": ~store.all("first")}
         floats = [key for key in self.keys if store.series[key].data.dtype.kind == "f"]
         total["keys"] = {key: store.moments(key, used & rules.get(key, True)) for key in floats}
         return total

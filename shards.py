@@ -11,6 +11,7 @@ import os
 import re
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -108,7 +109,7 @@ def read_shard(path: Path) -> Shard:
         try:
             return _parse(file, path)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise broken(path, f"{error} ({type(error).__name__})") from error
+            raise broken(path, f"{type(error).__name__}, {error}"[:300]) from error
 
 
 def write_shard(folder: Path, number: int, info: str, episodes: list[dict[str, np.ndarray]]) -> str:
@@ -281,7 +282,7 @@ class Store:
             )
 
     def all(self, key: str) -> np.ndarray:
-        """Returns a key that is always in memory, over all steps."""
+        """Returns a key that is wholly in memory over all steps, as the flags and reward are."""
         one = self.series.get(key)
         return np.zeros(0, bool) if one is None else one.data[: one.used]
 
@@ -297,6 +298,10 @@ class Store:
         self._maps.move_to_end(s)
         return self.shards[s].view(self._maps[s], key)
 
+    @property
+    def steps(self) -> int:
+        return len(self.all("valid"))
+
     def read(self, starts: np.ndarray, t: int) -> dict[str, np.ndarray]:
         """Returns the windows of t steps from the steps `starts` (b,), `{key: (b, t, ...)}`."""
         rows = starts[:, None] + np.arange(t)
@@ -304,7 +309,7 @@ class Store:
         batch = {}
         for key in self.keys:
             one = self.series[key]
-            if one.used == len(self.all("valid")):
+            if one.used == self.steps:  # all of it is in memory, in the order of the steps
                 batch[key] = np.take(one.data, rows, axis=0)
                 continue
             batch[key] = out = np.empty((*rows.shape, *one.data.shape[1:]), one.data.dtype)
@@ -315,16 +320,22 @@ class Store:
                 out[i] = values.view(np.uint8) if values.dtype == bool else values
         return batch
 
+    def _pieces(self, key: str) -> Iterator[tuple[int, np.ndarray]]:
+        if self.series[key].used == self.steps:
+            yield 0, self.all(key)
+        else:
+            yield from ((int(a), self.shard(key, s)) for s, a in enumerate(self.begin))
+
     def moments(self, key: str, used: np.ndarray) -> dict:
         """Returns mean, std, min and max of a key over the steps that `used` (steps,) marks."""
         shape = self.series[key].data.shape[1:]
         count, mean, square = 0, np.zeros(shape), np.zeros(shape)
         low, high = np.full(shape, np.inf), np.full(shape, -np.inf)
         chunk = max(1, _CHUNK // max(1, math.prod(shape)))
-        for s, shard in enumerate(self.shards):
-            rows = np.flatnonzero(used[self.begin[s] :][: shard.steps])
+        for begin, array in self._pieces(key):
+            rows = np.flatnonzero(used[begin : begin + len(array)])
             for i in range(0, len(rows), chunk):
-                x = self.shard(key, s)[rows[i : i + chunk]].astype(np.float64)
+                x = array[rows[i : i + chunk]].astype(np.float64)
                 m, middle = len(x), x.mean(0)
                 delta = middle - mean
                 square += ((x - middle) ** 2).sum(0) + delta**2 * (count * m / (count + m))
@@ -389,16 +400,15 @@ def _parse(file: BinaryIO, path: Path) -> Shard:
         columns[key] = np.frombuffer(data, dtype).reshape(shape)
     if meta["sha256"] != _digest(header, meta, columns):
         raise ValueError("its header's checksum does not match")
-    info, lengths = json.loads(meta["info"]), columns["episode/length"]
+    info, lengths = dict(json.loads(meta["info"])), columns["episode/length"]
     steps = tensors["first"][1][0]
     if lengths.min() < 1 or lengths.max() > steps or lengths.sum() != steps:
         raise ValueError(f"episodes of {lengths.sum()} steps in a shard of {steps}")
-    rows = {"steps": steps, "episodes": len(lengths)}
     for key, (_, shape, _) in tensors.items():
-        if shape[0] != rows["episodes" if key in columns else "steps"] or not isinstance(
-            info, dict
-        ):
-            raise ValueError(f"{key!r} has shape {shape} in a shard of {rows}")
+        if shape[0] != (len(lengths) if key in columns else steps):
+            raise ValueError(
+                f"{key!r} has shape {shape}, not {len(lengths)} episodes, {steps} steps"
+            )
     return Shard(path, tensors, columns, info, steps)
 
 
