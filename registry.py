@@ -123,14 +123,18 @@ def nearest(name: str, names) -> str:
     return f"; there are {', '.join(names)}" if names else "; there are none"
 
 
+def gym_id(task: Member) -> str:
+    """Returns a task's id with Gymnasium, `umwelten/<Name>-v<version>`."""
+    return f"{PACKAGE}/{task.name}-v{task.constants.get('version', 0)}"
+
+
 def register_gym() -> None:
-    """Registers every task of ours as `umwelten/<Name>-v<version>`; a second call does nothing."""
+    """Registers every task of ours with Gymnasium; a second call does nothing."""
     import gymnasium
 
     for member in members("envs").values():
         constants = member.constants
-        gym_id = f"{PACKAGE}/{member.name}-v{constants.get('version', 0)}"
-        if gym_id in gymnasium.registry:
+        if gym_id(member) in gymnasium.registry:
             continue
         missing = {"control_dt", "time_limit"} - constants.keys()
         if missing:
@@ -139,7 +143,7 @@ def register_gym() -> None:
                 "as literal class attributes, in s"
             )
         gymnasium.register(
-            id=gym_id,
+            id=gym_id(member),
             entry_point=f"{PACKAGE}.envs.env:Env",
             vector_entry_point=f"{PACKAGE}.envs.env:BatchEnv",
             kwargs={"task": member.name},
