@@ -1,0 +1,1 @@
+"""Agents: policies and the planners that refine them. A learner is one file."""

@@ -1,0 +1,1 @@
+"""Assets: pictures and model files that are part of the project."""

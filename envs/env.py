@@ -1,0 +1,505 @@
+"""BatchEnv and Env: a task over n simulations, as a Gymnasium VectorEnv and, for n = 1, an Env."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import gymnasium
+import mujoco
+import numpy as np
+from gymnasium.spaces import Box, Dict
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from .. import registry
+from . import language
+from .rows import masked, single, spread, where
+from .sim import Sim
+from .snapshot import Snapshot
+from .task import Task
+
+REWARDS = ("dense", "sparse")
+PICTURE = (480, 480)  # height and width of render()'s frames
+
+
+class BatchEnv(VectorEnv):
+    """A task over `num_envs` simulations, stepped on `nthread` threads (0: all this process has).
+
+    Observations are a Dict of `(n, ...)` arrays, fresh at every call: the task's vectors (float32),
+    `instruction` (uint8 (n, 128), utf-8) if it has words, and per camera asked for `rgb/<name>`
+    (uint8 (n, H, W, 3)), `depth/<name>` (float32 (n, H, W), m), `segmentation/<name>` (int32
+    (n, H, W), geom id, -1 sky). Actions are `(n, nu)` in [-1, 1]; `action_spec` says what they
+    mean. Infos hold `success`, `is_success`, `instruction`, `time` (s), `fault` ("" or "physics")
+    and, when asked for, `label/<key>` and `physics` (n, nphysics) float64, the whole row.
+
+    task: a Task or its registered name. reward: "dense" in [0, 1] or "sparse" (success, 0 or 1).
+    size: (H, W) of camera images. action_repeat: control steps an action lasts; rewards are summed.
+    max_episode_steps: control steps, default the task's limit, -1 for none.
+
+    Under given actions a row is bit-identical whatever num_envs, its place or nthread: episode e
+    of a row draws from (row seed, e) alone. Rows whose physics diverges end with `terminated`,
+    reward 0, their last finite observation and the fault "physics".
+    """
+
+    def __init__(
+        self,
+        task: Task | str,
+        num_envs: int = 1,
+        *,
+        nthread: int = 0,
+        cameras: tuple[str, ...] = (),
+        size: tuple[int, int] = (64, 64),
+        reward: str = "dense",
+        physics: bool = False,
+        labels: bool = False,
+        action_repeat: int = 1,
+        max_episode_steps: int | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        render_mode: str | None = None,
+    ):
+        self.task = registry.load("envs", task)() if isinstance(task, str) else task
+        if reward not in REWARDS:
+            raise ValueError(f"no reward {reward!r}; there are {', '.join(REWARDS)}")
+        if num_envs < 1 or action_repeat < 1:
+            raise ValueError(
+                f"num_envs and action_repeat are at least 1, got {num_envs} and {action_repeat}"
+            )
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"no render_mode {render_mode!r}; there is 'rgb_array'")
+        self.num_envs, self.action_repeat = num_envs, action_repeat
+        self._sparse, self._with_physics, self._with_labels = reward == "sparse", physics, labels
+        self.render_mode = render_mode
+        self._mode = AutoresetMode(autoreset_mode)
+        self.metadata = {
+            "render_modes": ["rgb_array"],
+            "render_fps": round(1 / (self.task.control_dt * action_repeat)),
+            "autoreset_mode": self._mode,
+        }
+        if max_episode_steps is None:
+            max_episode_steps = round(self.task.time_limit / self.task.control_dt)
+        self._limit = np.inf if max_episode_steps < 0 else max_episode_steps
+        self.model = self.task.spec().compile()
+        self.sim = Sim(self.model, num_envs, nthread)
+        self._substeps = self.sim.substeps(self.task.control_dt)
+        self.action_spec = self.task.control.spec(self.model, 1 / self.task.control_dt)
+        self._camera = self._picture = None
+        if cameras or render_mode:
+            from .camera import (
+                RayCamera,
+                make_camera,
+            )  # numba costs 0.5 s and 60 MB: only if needed
+
+            if cameras:
+                self._camera = make_camera(self.sim, tuple(cameras), size)
+            if render_mode:
+                view = (self.task.camera,)
+                self._picture = RayCamera(self.sim, view, PICTURE, kinds=("rgb",), shadows=True)
+        self._rehearse()
+        self._start_rows()
+
+    def _rehearse(self) -> None:
+        """Runs every method of the task once, so that all fields are bound and shapes known."""
+        sim, task = self.sim, self.task
+        everyone = np.arange(sim.n)
+        with np.errstate(all="ignore"):  # what is bound here reads zeros until the first reset
+            sim.reset(everyone)
+            task.reset(sim, 0, np.random.default_rng(0))
+            sim.forward(everyone)
+            task.control.start(sim, everyone)
+            vectors = {k: v.shape[1:] for k, v in task.observe(sim).items()}
+            self._has_words = bool(task.instruction(sim, 0))
+            for method in (task.reward, task.success, task.terminated, task.label, task.expert):
+                method(sim)
+            task.control.apply(sim, np.zeros((sim.n, len(self.action_spec))))
+        sim.seal()
+        self._set_const = bool(set(sim.varied) & set(mujoco.MjModel._setconst_inputs))
+        spaces = {k: Box(-np.inf, np.inf, shape, np.float32) for k, shape in vectors.items()}
+        if self._has_words:
+            spaces["instruction"] = Box(0, 255, (language.LENGTH,), np.uint8)
+        if self._camera:
+            spaces |= self._camera.spaces()
+        self.single_observation_space = Dict(spaces)
+        self.single_action_space = Box(-1.0, 1.0, (len(self.action_spec),), np.float32)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+
+    def _start_rows(self) -> None:
+        n = self.num_envs
+        self._seed = np.full(n, -1, np.int64)  # -1: not drawn yet
+        self._episode = np.zeros(n, np.int64)
+        self._age = np.zeros(n, np.int64)  # control steps since the episode began
+        self._done = np.ones(n, bool)
+        self._fault = np.zeros(n, bool)
+        self._words = np.full(n, "", object)
+        self._codes = np.zeros((n, language.LENGTH), np.uint8)
+        self._last: dict[str, np.ndarray] = {}
+
+    def reset(self, *, seed: int | list[int | None] | None = None, options: dict | None = None):
+        """Begins an episode in every row, or in those where options["reset_mask"] is True.
+
+        seed s gives row i the seed s + i, a list gives each its own; without one a row goes on to
+        its next episode (its first seed is then drawn from the system).
+        """
+        mask = self._mask(options)
+        seeds = self._seeds(seed)
+        if isinstance(seed, int):
+            super().reset(seed=seed)
+        rows = np.flatnonzero(mask)
+        for i in rows:
+            if seeds[i] is not None:
+                self._seed[i], self._episode[i] = seeds[i], 0
+            elif self._seed[i] < 0:
+                self._seed[i] = self.np_random.integers(2**31)
+            else:
+                self._episode[i] += 1
+        self._begin(rows)
+        obs = self._observe(rows)
+        if len(rows) < self.num_envs:
+            if not self._last:
+                raise ValueError("reset_mask leaves out rows that were never reset; reset all once")
+            obs = {k: where(mask, v, self._last[k]) for k, v in obs.items()}
+        self._keep(obs)
+        return obs, masked(self._info(), mask)
+
+    def step(self, actions: np.ndarray):
+        """Advances every row by one action; rows that ended are treated as autoreset_mode says.
+
+        Raises ValueError, before anything moves, for actions of a wrong shape or not finite.
+        """
+        action, due = self._accept(actions), self._done
+        if self._mode is not AutoresetMode.NEXT_STEP and due.any():
+            raise RuntimeError(
+                f"rows {np.flatnonzero(due)[:8].tolist()} have ended or were never reset; call "
+                "reset(), with options={'reset_mask': rows} for some"
+            )
+        if not self._last:
+            raise RuntimeError("step() comes after reset(); call reset() first")
+        run = ~due
+        reward, terminated = self._advance(action, run)
+        if due.any():
+            rows = np.flatnonzero(due)
+            self._episode[rows] += 1
+            self._begin(rows)
+        truncated = self._age >= self._limit
+        obs = self._observe()
+        if self._fault.any():
+            obs = {k: where(self._fault, self._last[k], v) for k, v in obs.items()}
+        info = self._info()
+        self._done = terminated | truncated
+        final: dict[str, Any] = {}
+        if self._mode is AutoresetMode.SAME_STEP and self._done.any():
+            obs, final = self._reset_in_step(obs, info)
+            info = self._info()
+        self._keep(obs)
+        return (
+            obs,
+            reward,
+            terminated,
+            truncated,
+            masked(info, np.ones(self.num_envs, bool)) | final,
+        )
+
+    def _advance(self, action: np.ndarray, run: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Moves the rows in `run`; returns their rewards and terminations, 0 and False elsewhere."""
+        sim, task = self.sim, self.task
+        total, ended = np.zeros(sim.n), np.zeros(sim.n, bool)
+        for _ in range(self.action_repeat):
+            if not run.any():
+                break
+            task.control.apply(sim, action)
+            sim.step(self._substeps, None if run.all() else run)
+            self._age += run
+            fault = sim.diverged() & run
+            reward = task.success(sim).astype(float) if self._sparse else task.reward(sim)
+            total += np.where(run & ~fault, reward, 0.0)
+            self._fault |= fault
+            ended |= run & (task.terminated(sim) | fault)
+            run = run & ~ended & (self._age < self._limit)
+        total[self._fault] = 0.0
+        return total, ended
+
+    def _begin(self, rows: np.ndarray) -> None:
+        """Begins the episode that each row (sorted ints) is at."""
+        sim = self.sim
+        sim.reset(rows)
+        for i in rows.tolist():
+            key = np.array([self._seed[i], self._episode[i]], np.uint64)
+            self.task.reset(sim, i, np.random.Generator(np.random.Philox(key=key)))
+        if self._set_const:
+            sim.set_const(rows)
+        sim.forward(rows)
+        self.task.control.start(sim, rows)
+        self._age[rows] = 0
+        self._done[rows] = False
+        self._fault[rows] = False
+        self._name(rows)
+
+    def _name(self, rows: np.ndarray) -> None:
+        if self._has_words:
+            for i in rows.tolist():
+                self._words[i] = self.task.instruction(self.sim, i)
+                self._codes[i] = language.encode(self._words[i])
+
+    def _reset_in_step(self, obs: dict, info: dict) -> tuple[dict, dict]:
+        """Begins the next episode of the rows that are done; their last step moves to final_*."""
+        done = self._done.copy()
+        rows = np.flatnonzero(done)
+        final = np.full(self.num_envs, None, object)
+        for i in rows:
+            final[i] = {k: v[i].copy() for k, v in obs.items()}
+        last = {"final_obs": final, "_final_obs": done}
+        last |= {"final_info": masked(info, done), "_final_info": done.copy()}
+        self._episode[rows] += 1
+        self._begin(rows)
+        fresh = self._observe(rows)
+        return {k: where(done, fresh[k], v) for k, v in obs.items()}, last
+
+    def _observe(self, rows: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Returns fresh observations; images are only right for the rows asked for (None: all)."""
+        obs = {k: v.astype(np.float32) for k, v in self.task.observe(self.sim).items()}
+        if self._has_words:
+            obs["instruction"] = self._codes.copy()
+        if self._camera:
+            images = self._camera.render(rows)
+            if rows is not None and len(rows) < self.num_envs:
+                images = {k: spread(v, rows, self.num_envs) for k, v in images.items()}
+            obs |= images
+        return obs
+
+    def _info(self) -> dict[str, np.ndarray]:
+        success = self.task.success(self.sim) & ~self._fault
+        info = {
+            "success": success,
+            "is_success": success.copy(),
+            "instruction": self._words.copy(),
+            "time": self._age * self.task.control_dt,
+            "fault": np.where(self._fault, "physics", "").astype(object),
+        }
+        if self._with_labels:
+            labels = self.task.label(self.sim)
+            info |= {f"label/{k}": np.array(v) for k, v in labels.items()}
+        if self._with_physics:
+            info["physics"] = self.physics()
+        return info
+
+    def _keep(self, obs: dict[str, np.ndarray]) -> None:
+        self._last = {k: v.copy() for k, v in obs.items()}
+
+    def _accept(self, actions: np.ndarray) -> np.ndarray:
+        action = np.asarray(actions, np.float32)
+        shape = self.action_space.shape
+        if action.shape != shape:
+            raise ValueError(f"actions have shape {shape}, got {action.shape}")
+        if not np.isfinite(action).all():
+            bad = np.flatnonzero(~np.isfinite(action).all(1))[:8].tolist()
+            raise ValueError(f"actions are finite numbers in [-1, 1]; rows {bad} hold NaN or inf")
+        return np.clip(action, -1.0, 1.0)
+
+    def _mask(self, options: dict | None) -> np.ndarray:
+        mask = (options or {}).get("reset_mask")
+        if mask is None:
+            return np.ones(self.num_envs, bool)
+        mask = np.asarray(mask)
+        if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
+            raise ValueError(
+                f"options['reset_mask'] is a bool array of shape ({self.num_envs},) with a True, "
+                f"got {mask.dtype} of shape {mask.shape} with {int(np.count_nonzero(mask))} true"
+            )
+        return mask
+
+    def _seeds(self, seed: int | list[int | None] | None) -> list[int | None]:
+        if seed is None:
+            return [None] * self.num_envs
+        if isinstance(seed, (int, np.integer)):
+            seed = [int(seed) + i for i in range(self.num_envs)]
+        seeds = [None if s is None else int(s) for s in seed]
+        if len(seeds) != self.num_envs or any(s is not None and s < 0 for s in seeds):
+            raise ValueError(
+                f"seed is an int >= 0 or a list of {self.num_envs} of them (or None), got {seed!r}"
+            )
+        return seeds
+
+    @property
+    def fingerprint(self) -> str:
+        """Returns a hash of the compiled model: Snapshots pass between worlds that share it."""
+        if not hasattr(self, "_fingerprint"):
+            blob = np.empty(mujoco.mj_sizeModel(self.model), np.uint8)
+            mujoco.mj_saveModel(self.model, None, blob)
+            kind = f"{type(self.task).__name__} {mujoco.__version__} ".encode()
+            self._fingerprint = hashlib.sha256(kind + blob.tobytes()).hexdigest()
+        return self._fingerprint
+
+    def expert(self) -> np.ndarray:
+        """Returns the task's scripted actions `(n, nu)` float32 for the present state.
+
+        Raises ValueError if the task has no expert.
+        """
+        action = self.task.expert(self.sim)
+        if action is None:
+            raise ValueError(f"{type(self.task).__name__} has no scripted expert; choose a policy")
+        return np.clip(action, -1, 1).astype(np.float32)
+
+    def physics(self) -> np.ndarray:
+        """Returns a copy of the whole rows, `(n, nphysics)` float64: state, variation, age."""
+        sim = self.sim
+        varied = [sim.varied[k].reshape(sim.n, -1) for k in sorted(sim.varied)]
+        return np.concatenate([sim.state, *varied, self._age[:, None]], 1)
+
+    def set_physics(self, rows: np.ndarray, physics: np.ndarray) -> None:
+        """Puts rows (m sorted ints) into the conditions `physics` (m, nphysics) describes."""
+        sim = self.sim
+        width = sim.state.shape[1] + sum(v[0].size for v in sim.varied.values()) + 1
+        if physics.shape != (len(rows), width):
+            raise ValueError(f"physics has shape {(len(rows), width)}, got {physics.shape}")
+        stale = np.zeros(len(rows), bool)
+        at = sim.state.shape[1]
+        for key in sorted(sim.varied):
+            field = sim.varied[key]
+            value = physics[:, at : at + field[0].size].reshape(-1, *field.shape[1:])
+            at += field[0].size
+            if key in mujoco.MjModel._setconst_inputs:
+                stale |= (field[rows] != value).reshape(len(rows), -1).any(1)
+            field[rows] = value
+        if sim.diverged()[rows].any():
+            sim.reset(rows)
+        if stale.any():
+            sim.set_const(rows[stale])
+        sim.state[rows] = physics[:, : sim.state.shape[1]]
+        self._age[rows] = physics[:, -1].astype(np.int64)
+        self._fault[rows] = False
+        sim.refresh(rows)
+
+    def branch(self, physics: np.ndarray, action: np.ndarray):
+        """Returns what `action` (m, nu) leads to from `physics` (m, nphysics), m <= num_envs.
+
+        The answer is (physics (m, nphysics), reward (m,), terminated (m,)), exactly what `step`
+        gives there. The first m rows of this world are overwritten: plan in a world of its own.
+        """
+        m = len(physics)
+        full = np.zeros(self.action_space.shape, np.float32)
+        full[:m] = action
+        self.set_physics(np.arange(m), physics)
+        reward, terminated = self._advance(self._accept(full), np.arange(self.num_envs) < m)
+        return self.physics()[:m], reward[:m], terminated[:m]
+
+    def save(self) -> Snapshot:
+        """Returns all rows as they are now; `load` goes on from there to the same bits."""
+        arrays = {
+            "physics": self.physics(),
+            "seed": self._seed.copy(),
+            "episode": self._episode.copy(),
+            "done": self._done.copy(),
+            "fault": self._fault.copy(),
+        }
+        return Snapshot(
+            self.fingerprint, arrays | {f"last/{k}": v.copy() for k, v in self._last.items()}
+        )
+
+    def load(self, snapshot: Snapshot) -> dict[str, np.ndarray]:
+        """Puts every row where the Snapshot's is; returns the observations (n, ...) of then.
+
+        Raises ValueError for a Snapshot of another model or another number of rows (choose with
+        `snapshot.rows`).
+        """
+        if snapshot.fingerprint != self.fingerprint:
+            raise ValueError(
+                "the Snapshot is of another model (task, body or MuJoCo version differ): "
+                f"{snapshot.fingerprint[:12]}, this world is {self.fingerprint[:12]}"
+            )
+        if len(snapshot) != self.num_envs:
+            raise ValueError(
+                f"the Snapshot has {len(snapshot)} rows, this world {self.num_envs}; "
+                "choose rows with snapshot.rows(index)"
+            )
+        rows, arrays = np.arange(self.num_envs), snapshot.arrays
+        self.sim.reset(rows)
+        self.set_physics(rows, arrays["physics"])
+        self._seed, self._episode = arrays["seed"].copy(), arrays["episode"].copy()
+        self._done, self._fault = arrays["done"].copy(), arrays["fault"].copy()
+        self._name(rows)
+        self._keep({k: arrays[f"last/{k}"] for k in self.single_observation_space})
+        return {k: v.copy() for k, v in self._last.items()}
+
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """Returns a picture uint8 (480, 480, 3) of each row, if render_mode is "rgb_array"."""
+        if self._picture is None:
+            return None
+        return tuple(self._picture.render()[f"rgb/{self.task.camera}"])
+
+
+class Env(gymnasium.Env):
+    """One row of a task as a `gymnasium.Env`; the arguments, keys and infos are BatchEnv's.
+
+    Values in infos are Python's (`success` is a bool). It never truncates by itself unless
+    max_episode_steps is given: `gymnasium.make` adds the task's time limit.
+    """
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 (Gymnasium's convention)
+
+    def __init__(
+        self,
+        task: Task | str,
+        *,
+        nthread: int = 1,
+        cameras: tuple[str, ...] = (),
+        size: tuple[int, int] = (64, 64),
+        reward: str = "dense",
+        physics: bool = False,
+        labels: bool = False,
+        action_repeat: int = 1,
+        max_episode_steps: int = -1,
+        render_mode: str | None = None,
+    ):
+        self.batch = BatchEnv(
+            task, 1, nthread=nthread, cameras=cameras, size=size, reward=reward, physics=physics,
+            labels=labels, action_repeat=action_repeat, max_episode_steps=max_episode_steps,
+            autoreset_mode=AutoresetMode.DISABLED, render_mode=render_mode,
+        )  # fmt: skip
+        self.metadata = {k: v for k, v in self.batch.metadata.items() if k != "autoreset_mode"}
+        self.render_mode = render_mode
+        self.observation_space = self.batch.single_observation_space
+        self.action_space = self.batch.single_action_space
+        self.action_spec = self.batch.action_spec
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None):
+        """Begins an episode: the seed's first, or without one the next of the seed last given."""
+        super().reset(seed=seed)
+        if seed is None and self.batch._seed[0] < 0:
+            seed = int(self.np_random.integers(2**31))
+        obs, info = self.batch.reset(seed=seed)
+        return _first(obs), _row_info(info)
+
+    def step(self, action: np.ndarray):
+        """Advances by one action `(nu,)`; ValueError for a wrong shape or a number not finite."""
+        action = np.asarray(action, np.float32)
+        if action.shape != self.action_space.shape:
+            raise ValueError(f"an action has shape {self.action_space.shape}, got {action.shape}")
+        obs, reward, terminated, truncated, info = self.batch.step(action[None])
+        done = bool(terminated[0]), bool(truncated[0])
+        return _first(obs), float(reward[0]), *done, _row_info(info)
+
+    def expert(self) -> np.ndarray:
+        """Returns the task's scripted action `(nu,)` for the present state."""
+        return self.batch.expert()[0]
+
+    def save(self) -> Snapshot:
+        """Returns the row as it is now (a TimeLimit wrapper's own counter is not in it)."""
+        return self.batch.save()
+
+    def load(self, snapshot: Snapshot) -> dict[str, np.ndarray]:
+        """Puts the row where the Snapshot's is; returns the observation of then."""
+        return _first(self.batch.load(snapshot))
+
+    def render(self) -> np.ndarray | None:
+        """Returns a picture uint8 (480, 480, 3), if render_mode is "rgb_array"."""
+        frames = self.batch.render()
+        return None if frames is None else frames[0]
+
+
+def _first(obs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {k: v[0] for k, v in obs.items()}
+
+
+def _row_info(info: dict[str, Any]) -> dict[str, Any]:
+    return {k: single(v) for k, v in info.items() if not k.startswith("_")}

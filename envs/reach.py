@@ -1,0 +1,78 @@
+"""Reach: bring the tool to the marker that the words name, among markers of other looks."""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+
+from . import scene
+from .language import NAMES, refer
+from .rewards import distance, tolerance
+from .sim import Sim
+from .task import Task
+
+_SHAPES = ("ball", "cube", "cylinder")
+_PHRASES = ("reach {}", "move the gripper to {}", "touch {}")
+_TARGET, _PHRASE, _FORM, _COLOURS = 0, 1, 2, slice(3, 6)  # of userdata
+
+
+class Reach(Task):
+    """Three floating markers; success within 3 cm of the named one. Reward falls with distance."""
+
+    control_dt = 0.1
+    time_limit = 5.0
+    control = scene.CONTROL
+    camera = "front"
+    subtasks = ("approach", "hold")
+
+    def spec(self) -> mujoco.MjSpec:
+        s = scene.tabletop(memory=6)
+        for shape in _SHAPES:
+            scene.add_marker(s, shape, shape, 0.02)
+        return scene.finish(s)
+
+    def reset(self, sim: Sim, i: int, rng: np.random.Generator) -> None:
+        points = scene.scatter(rng, 3, (0.28, -0.22, 0.05), (0.52, 0.22, 0.30), apart=0.12)
+        sim.mocap_pos[i, 1:4] = points
+        colours = rng.permutation(len(NAMES))[:3]
+        scene.paint(sim, i, _SHAPES, colours)
+        sim.userdata[i, _TARGET] = rng.integers(3)
+        sim.userdata[i, _PHRASE] = rng.integers(len(_PHRASES))
+        sim.userdata[i, _FORM] = rng.integers(3)
+        sim.userdata[i, _COLOURS] = colours
+
+    def instruction(self, sim: Sim, i: int) -> str:
+        target, phrase, form, *colours = sim.userdata[i].astype(int)
+        things = [(NAMES[c], s) for c, s in zip(colours, _SHAPES, strict=True)]
+        return _PHRASES[phrase].format(refer(target, things, form))
+
+    def _goal(self, sim: Sim) -> np.ndarray:
+        return scene.pick(sim.mocap_pos[:, 1:4], sim.userdata[:, _TARGET].astype(int))
+
+    def observe(self, sim: Sim) -> dict[str, np.ndarray]:
+        """`objects` (n, 18): place and place seen from the tool (m) of the named marker first."""
+        markers = scene.order(sim.userdata[:, _TARGET].astype(int), 3)
+        places = np.take_along_axis(sim.mocap_pos[:, 1:4], markers[..., None], 1)
+        seen = places - sim.site("tcp")[:, None]
+        return {
+            "proprio": scene.proprio(sim),
+            "objects": np.concatenate([places, seen], 2).reshape(sim.n, -1),
+        }
+
+    def reward(self, sim: Sim) -> np.ndarray:
+        gap = distance(sim.site("tcp"), self._goal(sim))
+        return tolerance(gap, high=0.015, margin=0.2, shape="long_tail")
+
+    def success(self, sim: Sim) -> np.ndarray:
+        return distance(sim.site("tcp"), self._goal(sim)) < 0.03
+
+    def expert(self, sim: Sim) -> np.ndarray:
+        return scene.towards(sim, self._goal(sim), jaws=1.0)
+
+    def label(self, sim: Sim) -> dict[str, np.ndarray]:
+        near = self.success(sim)
+        return {
+            "subtask": near.astype(np.int32),
+            "success": near,
+            "target": sim.userdata[:, _TARGET].astype(np.int32),
+        }

@@ -1,0 +1,54 @@
+"""Reward shapes: numbers in [0, 1] from distances and other measures, batched."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def _gaussian(x, at_margin):
+    return np.exp(-0.5 * (x * np.sqrt(-2 * np.log(at_margin))) ** 2)
+
+
+def _long_tail(x, at_margin):
+    return 1 / ((x * np.sqrt(1 / at_margin - 1)) ** 2 + 1)
+
+
+def _quadratic(x, at_margin):
+    scaled = x * np.sqrt(1 - at_margin)
+    return np.where(np.abs(scaled) < 1, 1 - scaled**2, 0.0)
+
+
+def _linear(x, at_margin):
+    scaled = x * (1 - at_margin)
+    return np.where(np.abs(scaled) < 1, 1 - scaled, 0.0)
+
+
+SHAPES = {
+    "gaussian": _gaussian,
+    "long_tail": _long_tail,
+    "quadratic": _quadratic,
+    "linear": _linear,
+}
+
+
+def tolerance(x, low=0.0, high=0.0, margin=0.0, shape="gaussian", at_margin=0.1) -> np.ndarray:
+    """Returns 1 where low <= x <= high, falling to `at_margin` at `margin` outside, never negative.
+
+    Works elementwise on arrays of any shape. Source: the reward language of Tassa et al. 2018,
+    "DeepMind Control Suite", section 2. Raises ValueError for bounds or margins out of order.
+    """
+    if low > high or margin < 0:
+        raise ValueError(
+            f"tolerance takes low <= high and margin >= 0, got {low}, {high}, {margin}"
+        )
+    inside = (x >= low) & (x <= high)
+    if margin == 0:
+        return inside.astype(float)
+    outside = np.where(x < low, low - x, x - high) / margin
+    return np.where(inside, 1.0, SHAPES[shape](outside, at_margin))
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Returns the Euclidean distance between points `(n, d)`, as `(n,)`."""
+    d = a - b
+    return np.sqrt(np.einsum("ij,ij->i", d, d))

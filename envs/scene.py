@@ -1,0 +1,209 @@
+"""Scene: a table, a light, a camera and the arm, and the things that tasks put on the table."""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+
+from ..robots import arm
+from .control import DeltaPosition
+from .language import RGBA
+from .sim import Sim
+
+TIMESTEP = 0.005  # s
+_ARM = len(arm.JOINTS) + 2  # positions of the arm and its fingers in qpos; objects follow
+LOW, HIGH = (0.24, -0.26, 0.012), (0.56, 0.26, 0.34)  # m: where the tool may go
+_G = mujoco.mjtGeom
+_SHAPE = {"ball": _G.mjGEOM_SPHERE, "cube": _G.mjGEOM_BOX, "cylinder": _G.mjGEOM_CYLINDER}
+CONTROL = DeltaPosition(arm.JOINTS, "gripper", arm.OPENING, LOW, HIGH)  # of tabletop tasks
+
+
+def tabletop(memory: int) -> mujoco.MjSpec:
+    """Returns the arm at the origin of a table whose top is z = 0, with `memory` userdata numbers.
+
+    Mocap body 0 is `command`, the tool's goal; cameras are `front` and `wrist`. Call `finish`
+    after adding things.
+    """
+    s = arm.spec()
+    s.option.timestep = TIMESTEP
+    s.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    s.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
+    s.option.impratio = 10  # friction that holds what the fingers grasp
+    s.memory = 2**21  # bytes; the engine's default reserves far more for every simulation
+    s.nuserdata = memory
+    s.visual.headlight.ambient = (0.35, 0.35, 0.35)
+    s.visual.headlight.diffuse = (0.35, 0.35, 0.35)
+    world = s.worldbody
+    world.add_light(
+        name="lamp",
+        pos=(0.2, -0.7, 1.8),
+        dir=(0.1, 0.35, -0.9),
+        diffuse=(0.6, 0.6, 0.6),
+        castshadow=1,
+    )
+    s.add_texture(
+        name="floor", type=mujoco.mjtTexture.mjTEXTURE_2D, builtin=mujoco.mjtBuiltin.mjBUILTIN_CHECKER,
+        rgb1=(0.30, 0.34, 0.38), rgb2=(0.38, 0.42, 0.46), width=64, height=64,
+    )  # fmt: skip
+    s.add_texture(
+        name="sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
+        rgb1=(0.75, 0.82, 0.90), rgb2=(0.35, 0.45, 0.55), width=64, height=384,
+    )  # fmt: skip
+    floor = s.add_material(name="floor", texrepeat=(2, 2), texuniform=True)
+    floor.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "floor"
+    world.add_geom(
+        name="floor", type=_G.mjGEOM_PLANE, size=(0, 0, 1), pos=(0, 0, -0.4), material="floor",
+        contype=1, conaffinity=3,
+    )  # fmt: skip
+    world.add_geom(
+        name="table", type=_G.mjGEOM_BOX, size=(0.42, 0.45, 0.02), pos=(0.30, 0, -0.02),
+        rgba=(0.72, 0.60, 0.46, 1), contype=1, conaffinity=3, friction=(0.6, 0.005, 0.001),
+    )  # fmt: skip
+    # From beyond the table's far edge, looking back and down at the arm's workspace.
+    world.add_camera(
+        name="front", pos=(1.15, 0, 0.62), fovy=42, quat=(0.6124, 0.3536, 0.3536, 0.6124)
+    )
+    world.add_body(name="command", mocap=True)
+    return s
+
+
+def add_marker(s: mujoco.MjSpec, name: str, shape: str, size: float) -> None:
+    """Adds a coloured shape that nothing collides with, as a mocap body of half size `size` m."""
+    body = s.worldbody.add_body(name=name, mocap=True)
+    body.add_geom(name=name, type=_SHAPE[shape], size=(size,) * 3, contype=0, conaffinity=0)
+
+
+def add_disc(s: mujoco.MjSpec, name: str, radius: float) -> None:
+    """Adds a flat coloured disc on the table, a mocap body that nothing collides with."""
+    body = s.worldbody.add_body(name=name, mocap=True)
+    body.add_geom(
+        name=name, type=_G.mjGEOM_CYLINDER, size=(radius, 0.001, 0), pos=(0, 0, 0.001),
+        contype=0, conaffinity=0,
+    )  # fmt: skip
+
+
+def add_object(s: mujoco.MjSpec, name: str, shape: str, size: float, mass: float) -> None:
+    """Adds a free object of half size `size` m, with a sensor each for its touch of a finger."""
+    body = s.worldbody.add_body(name=name, pos=(0.4, 0, size))
+    body.add_freejoint(name=name)
+    body.add_geom(
+        name=name, type=_SHAPE[shape], size=(size,) * 3, mass=mass, condim=6 if shape == "cylinder" else 4,
+        friction=(0.6, 0.005, 0.001), contype=1, conaffinity=3,
+    )  # fmt: skip
+    for finger in ("left", "right"):
+        s.add_sensor(
+            name=f"{finger}-{name}", type=mujoco.mjtSensor.mjSENS_CONTACT,
+            objtype=mujoco.mjtObj.mjOBJ_GEOM, objname=finger,
+            reftype=mujoco.mjtObj.mjOBJ_GEOM, refname=name, intprm=(1, 0, 1),
+        )  # fmt: skip
+
+
+def finish(s: mujoco.MjSpec) -> mujoco.MjSpec:
+    """Returns the spec with its first keyframe: the arm at home, the things where they were put."""
+    model = s.compile()
+    data = mujoco.MjData(model)
+    data.qpos[: len(arm.home())] = arm.home()
+    ctrl = [*arm.HOME, arm.OPENING]
+    s.add_key(
+        name="home",
+        qpos=data.qpos,
+        ctrl=ctrl,
+        mpos=data.mocap_pos.ravel(),
+        mquat=data.mocap_quat.ravel(),
+    )
+    return s
+
+
+def scatter(rng: np.random.Generator, count: int, low, high, apart: float) -> np.ndarray:
+    """Draws points uniformly in a box, pairwise at least `apart` m from each other, `(count, d)`."""
+    low, high = np.asarray(low), np.asarray(high)
+    points = np.empty((count, len(low)))
+    placed = 0
+    for _ in range(1000):
+        points[placed] = low + (high - low) * rng.random(len(low))
+        gaps = points[:placed] - points[placed]
+        if (np.einsum("ij,ij->i", gaps, gaps) >= apart**2).all():
+            placed += 1
+            if placed == count:
+                return points
+    raise ValueError(f"no room for {count} points {apart} m apart between {low} and {high}")
+
+
+def paint(sim: Sim, i: int, names: tuple[str, ...], colours: np.ndarray) -> None:
+    """Gives row i's geoms, by name, the palette colours with the indices `colours`."""
+    rgba = sim.vary("geom_rgba")
+    for name, colour in zip(names, colours, strict=True):
+        rgba[i, sim.model.geom(name).id] = RGBA[int(colour)]
+
+
+def proprio(sim: Sim) -> np.ndarray:
+    """Returns the arm's own senses `(n, 22)`: joint positions (8; rad, m), velocities (8; /s),
+    tool position (3; m), and how far the commanded position is ahead of it (3; m)."""
+    tip = sim.site("tcp")
+    ahead = sim.mocap_pos[:, 0] - tip
+    return np.concatenate([sim.qpos[:, :_ARM], sim.qvel[:, :_ARM], tip, ahead], 1)
+
+
+def objects(sim: Sim) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the free objects' positions (m), quaternions and linear velocities (m/s).
+
+    Shapes `(n, objects, 3)`, `(n, objects, 4)`, `(n, objects, 3)`, in the order they were added.
+    """
+    q = sim.qpos[:, _ARM:].reshape(sim.n, -1, 7)
+    v = sim.qvel[:, _ARM:].reshape(sim.n, -1, 6)
+    return q[..., :3], q[..., 3:], v[..., :3]
+
+
+def axes(quat: np.ndarray) -> np.ndarray:
+    """Returns the first two columns of the rotation matrices of unit quaternions, `(..., 6)`."""
+    w, x, y, z = np.moveaxis(quat, -1, 0)
+    return np.stack(
+        [
+            1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y),
+            2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x),
+        ],
+        -1,
+    )  # fmt: skip
+
+
+def place(sim: Sim, i: int, which: int, xy: np.ndarray, yaw: float) -> None:
+    """Puts row i's object number `which` on the table, at rest, turned by yaw (rad)."""
+    q = sim.qpos[i, _ARM + 7 * which :]
+    q[:2] = xy
+    q[3], q[6] = np.cos(yaw / 2), np.sin(yaw / 2)
+
+
+def weigh(sim: Sim, i: int, name: str, factor: float) -> None:
+    """Makes row i's object `factor` times as heavy as its model says."""
+    body = sim.model.body(name).id
+    sim.vary("body_mass")[i, body] = sim.model.body_mass[body] * factor
+    sim.vary("body_inertia")[i, body] = sim.model.body_inertia[body] * factor
+
+
+def held(sim: Sim, names: tuple[str, ...]) -> np.ndarray:
+    """Returns `(n, objects, 2)` bool: which fingers (left, right) touch which object."""
+    return np.stack(
+        [np.concatenate([sim.sensor(f"{f}-{o}") for f in ("left", "right")], 1) for o in names], 1
+    ) > 0  # fmt: skip
+
+
+def pick(stack: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Returns stack[i, index[i]] of `(n, things, d)` for every row, `(n, d)`."""
+    return stack[np.arange(len(stack)), index]
+
+
+def order(first: np.ndarray, count: int) -> np.ndarray:
+    """Returns indices `(n, count)`: first[i], then the other things in their own order."""
+    rest = np.arange(count - 1)[None]
+    return np.concatenate([first[:, None], rest + (rest >= first[:, None])], 1)
+
+
+def towards(sim: Sim, goal: np.ndarray, jaws: np.ndarray | float, speed: float = 1.0) -> np.ndarray:
+    """Returns actions `(n, 4)` that lead the commanded tool position to `goal` (n, 3), in m.
+
+    jaws: -1 closed to 1 open; speed: the share of the largest step that is used.
+    """
+    out = np.empty((sim.n, 4))
+    out[:, :3] = np.clip((goal - sim.mocap_pos[:, 0]) / CONTROL.step, -speed, speed)
+    out[:, 3] = jaws
+    return out

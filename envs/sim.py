@@ -1,0 +1,156 @@
+"""Sim: what a Task sees of n simulations: bound arrays and named views, no task and no clock."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+
+import mujoco
+import numpy as np
+from mujoco import batch
+
+_VEL = mujoco.mjtStage.mjSTAGE_VEL.value
+_NONE = mujoco.mjtStage.mjSTAGE_NONE.value
+_DIVERGED = [
+    int(mujoco.mjtWarning.mjWARN_BADQPOS),
+    int(mujoco.mjtWarning.mjWARN_BADQVEL),
+    int(mujoco.mjtWarning.mjWARN_BADQACC),
+]
+_MODEL_FIELD = {"site": "site_xpos", "body": "xpos", "geom": "geom_xpos"}
+
+
+def cpus() -> int:
+    """Returns the number of CPUs this process may run on (its affinity mask, not the machine)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Sim:
+    """n simulations of one model on a thread pool, every field an `(n, ...)` array.
+
+    `sim.qpos`, `sim.site_xpos`, ... are live arrays (float64, MuJoCo's names, SI units): state
+    fields may be written by row, derived fields are refreshed by `step` and `forward`. A field is
+    bound when first named, which must happen before `seal()`: a later binding would read zeros.
+    """
+
+    def __init__(self, model: mujoco.MjModel, n: int, nthread: int = 0):
+        self.model = model
+        self.n = n
+        self.nthread = nthread or cpus()
+        self.batch = batch.Batch(model, n, self.nthread)
+        self.state = self.batch.state
+        self.varied: dict[str, np.ndarray] = {}  # per-row model fields, by MjModel's name
+        self._warning = self.batch.warning
+        self._sealed = False
+        self._views: dict[tuple[str, str], np.ndarray] = {}
+
+    def __getattr__(self, name: str) -> np.ndarray:
+        if name.startswith("_") or name not in batch.DATA_FIELDS:
+            near = difflib.get_close_matches(name, sorted(batch.DATA_FIELDS), 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise AttributeError(f"a Sim has no field {name!r}{hint}")
+        self._check_open(name)
+        array = self.batch.bind(name)
+        self.__dict__[name] = array
+        return array
+
+    def _check_open(self, name: str) -> None:
+        if self._sealed and name not in _STATE:
+            raise RuntimeError(
+                f"field {name!r} is named for the first time after the first reset and would read "
+                "zeros; name it in every call of the task's method, not only in some branch"
+            )
+
+    def seal(self) -> None:
+        """Ends binding: from here on a derived field not yet named raises RuntimeError."""
+        self._sealed = True
+
+    def vary(self, field: str) -> np.ndarray:
+        """Makes the MjModel field `field` one per row; returns it, `(n, ...)`, to be written."""
+        if field not in self.varied:
+            self.varied[field] = self.batch.expand(field)
+        return self.varied[field]
+
+    def model_field(self, field: str) -> np.ndarray:
+        """Returns the MjModel field for every row, `(n, ...)`, read-only where it is not varied."""
+        if field in self.varied:
+            return self.varied[field]
+        value = getattr(self.model, field)
+        return np.broadcast_to(value, (self.n, *value.shape))
+
+    def site(self, name: str) -> np.ndarray:
+        """Returns the world position of a site, `(n, 3)` in m, live."""
+        return self._view("site", name)
+
+    def body(self, name: str) -> np.ndarray:
+        """Returns the world position of a body's frame, `(n, 3)` in m, live."""
+        return self._view("body", name)
+
+    def geom(self, name: str) -> np.ndarray:
+        """Returns the world position of a geom, `(n, 3)` in m, live."""
+        return self._view("geom", name)
+
+    def sensor(self, name: str) -> np.ndarray:
+        """Returns the reading of a sensor, `(n, dim)`, live."""
+        view = self._views.get(("sensor", name))
+        if view is None:
+            s = self.model.sensor(name)
+            start = int(s.adr[0])
+            view = self._views["sensor", name] = self.sensordata[:, start : start + int(s.dim[0])]
+        return view
+
+    def joint(self, name: str) -> np.ndarray:
+        """Returns the coordinates of a joint, `(n, 1)` or `(n, 7)` (free), live and writable."""
+        view = self._views.get(("joint", name))
+        if view is None:
+            j = self.model.joint(name)
+            start = int(j.qposadr[0])
+            view = self._views["joint", name] = self.qpos[:, start : start + len(j.qpos0)]
+        return view
+
+    def _view(self, kind: str, name: str) -> np.ndarray:
+        view = self._views.get((kind, name))
+        if view is None:
+            array = getattr(self, _MODEL_FIELD[kind])
+            view = self._views[kind, name] = array[:, getattr(self.model, kind)(name).id]
+        return view
+
+    def step(self, nstep: int, rows: np.ndarray | None = None) -> None:
+        """Advances all rows, or those that the boolean mask `rows` names, by nstep substeps."""
+        self.batch.step(rows, nstep, _VEL)
+
+    def reset(self, rows: np.ndarray) -> None:
+        """Puts the rows (sorted ints) back to the model's first keyframe, or its qpos0."""
+        self.batch.reset(rows, 0 if self.model.nkey else -1, _NONE)
+
+    def forward(self, rows: np.ndarray) -> None:
+        """Computes the derived fields of the rows (sorted ints) from their state."""
+        self.batch.forward(rows)
+
+    def refresh(self, rows: np.ndarray) -> None:
+        """Computes what depends on position and velocity alone, as `step` leaves it; no forces."""
+        self.batch.forward(rows, _VEL)
+
+    def set_const(self, rows: np.ndarray) -> None:
+        """Recomputes what the engine derives from varied sizes, masses and inertias."""
+        self.batch.set_const(rows)
+
+    def diverged(self) -> np.ndarray:
+        """Returns `(n,)` bool: the engine met a non-finite or huge state since the reset."""
+        return self._warning[:, _DIVERGED, 1].any(1)
+
+    def substeps(self, control_dt: float) -> int:
+        """Returns how many physics steps make one control step.
+
+        Raises ValueError if control_dt (s) is no multiple of the model's timestep.
+        """
+        ratio = control_dt / self.model.opt.timestep
+        if not math.isclose(ratio, round(ratio), rel_tol=1e-6) or round(ratio) < 1:
+            raise ValueError(
+                f"control_dt {control_dt:g} s is not a multiple of the timestep "
+                f"{self.model.opt.timestep:g} s"
+            )
+        return round(ratio)
+
+
+_STATE = frozenset(batch._STATE_FIELDS)

@@ -1,0 +1,228 @@
+"""Push and PickPlace: bring the object that the words name to the disc that they name."""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+
+from . import scene
+from .language import NAMES, refer
+from .rewards import distance, tolerance
+from .sim import Sim
+from .task import Task
+
+_OBJECTS = ("cube", "cylinder")
+_DISCS = ("disc", "disc2")
+_HALF = 0.02  # m: half size of an object
+_OBJECT, _DISC, _PHRASE, _FORM = range(4)  # of userdata
+_COLOURS = slice(4, 8)  # of the objects, then the discs
+_HOVER = 0.12  # m above the table: clear of everything on it
+
+
+def _spec() -> mujoco.MjSpec:
+    s = scene.tabletop(memory=8)
+    for disc in _DISCS:
+        scene.add_disc(s, disc, 0.045)
+    for shape in _OBJECTS:
+        scene.add_object(s, shape, shape, _HALF, mass=0.1)
+    return scene.finish(s)
+
+
+def _reset(sim: Sim, i: int, rng: np.random.Generator, phrases: int) -> None:
+    spots = scene.scatter(rng, 4, (0.29, -0.20), (0.51, 0.20), apart=0.115)
+    for k, name in enumerate(_OBJECTS):
+        scene.place(sim, i, k, spots[k], rng.uniform(-0.4, 0.4))
+        scene.weigh(sim, i, name, rng.uniform(0.5, 2.0))
+    sim.mocap_pos[i, 1:3, :2] = spots[2:]
+    colours = rng.integers(len(NAMES), size=4)
+    colours[3] = (colours[2] + 1 + rng.integers(len(NAMES) - 1)) % len(NAMES)  # discs differ
+    scene.paint(sim, i, (*_OBJECTS, *_DISCS), colours)
+    sim.userdata[i, :4] = rng.integers((2, 2, phrases, 3))
+    sim.userdata[i, _COLOURS] = colours
+
+
+def _words(sim: Sim, i: int, phrases: tuple[str, ...]) -> str:
+    which, disc, phrase, form, *colours = sim.userdata[i].astype(int)
+    looks = [NAMES[c] for c in colours]
+    thing = refer(which, list(zip(looks[:2], _OBJECTS, strict=True)), form)
+    spot = refer(disc, [(look, "disc") for look in looks[2:]], form=0)
+    return phrases[phrase].format(thing, spot)
+
+
+def _named(sim: Sim) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns which object is named (n,), its position (n, 3) and the named disc's (n, 3)."""
+    which = sim.userdata[:, _OBJECT].astype(int)
+    spot = scene.pick(sim.mocap_pos[:, 1:3], sim.userdata[:, _DISC].astype(int))
+    return which, scene.pick(scene.objects(sim)[0], which), spot
+
+
+def _observe(sim: Sim) -> dict[str, np.ndarray]:
+    places, turns, speeds = scene.objects(sim)
+    which, disc = sim.userdata[:, _OBJECT].astype(int), sim.userdata[:, _DISC].astype(int)
+    tip = sim.site("tcp")[:, None]
+    things = np.concatenate([places, places - tip, scene.axes(turns), speeds], 2)
+    things = np.take_along_axis(things, scene.order(which, 2)[..., None], 1)
+    spots = np.take_along_axis(sim.mocap_pos[:, 1:3], scene.order(disc, 2)[..., None], 1)
+    spots = np.concatenate([spots, spots - things[:, :1, :3]], 2)
+    flat = [things.reshape(sim.n, -1), spots.reshape(sim.n, -1)]
+    return {"proprio": scene.proprio(sim), "objects": np.concatenate(flat, 1)}
+
+
+class Push(Task):
+    """Slide the named object onto the named disc; success within 3 cm of its centre.
+
+    `objects` (n, 42): the named object's place, place seen from the tool (m), two axes and
+    velocity (m/s), the other's; the named disc's place and place seen from the object, the other's.
+    """
+
+    control_dt = 0.1
+    time_limit = 10.0
+    control = scene.CONTROL
+    camera = "front"
+    subtasks = ("approach", "push", "done")
+    phrases = ("push {} to {}", "slide {} onto {}", "move {} over to {}")
+
+    def spec(self) -> mujoco.MjSpec:
+        return _spec()
+
+    def reset(self, sim: Sim, i: int, rng: np.random.Generator) -> None:
+        _reset(sim, i, rng, len(self.phrases))
+
+    def instruction(self, sim: Sim, i: int) -> str:
+        return _words(sim, i, self.phrases)
+
+    def observe(self, sim: Sim) -> dict[str, np.ndarray]:
+        return _observe(sim)
+
+    def reward(self, sim: Sim) -> np.ndarray:
+        _, thing, spot = _named(sim)
+        near = tolerance(distance(sim.site("tcp"), thing), high=0.04, margin=0.2, shape="long_tail")
+        there = tolerance(
+            distance(thing[:, :2], spot[:, :2]), high=0.02, margin=0.25, shape="long_tail"
+        )
+        return 0.2 * near * (1 - there) + there * (0.8 + 0.2 * there)
+
+    def success(self, sim: Sim) -> np.ndarray:
+        _, thing, spot = _named(sim)
+        return distance(thing[:, :2], spot[:, :2]) < 0.03
+
+    def expert(self, sim: Sim) -> np.ndarray:
+        """Gets behind the object, seen from the disc, and pushes along the line between them."""
+        which, thing, spot = _named(sim)
+        other = scene.pick(scene.objects(sim)[0], 1 - which)
+        tip, low = sim.site("tcp"), _HALF * 0.9
+        gap = distance(thing[:, :2], spot[:, :2])
+        along = (spot[:, :2] - thing[:, :2]) / np.maximum(gap, 1e-6)[:, None]
+        away = tip[:, :2] - thing[:, :2]
+        depth = np.einsum("ij,ij->i", away, along)
+        aside = np.abs(away[:, 0] * along[:, 1] - away[:, 1] * along[:, 0])
+        start = thing[:, :2] - 0.07 * along
+        blocked = distance(start, other[:, :2]) < 0.05
+        start = thing[:, :2] - np.where(blocked, 0.047, 0.07)[:, None] * along
+        behind = distance(tip[:, :2], start)
+        down = tip[:, 2] < 0.045
+        push = thing[:, :2] + along * (np.minimum(0.015, gap) - 0.033)[:, None]
+        case = [
+            gap < 0.012,
+            down & (depth < -0.02) & (aside < 0.02),
+            behind < 0.015,
+            tip[:, 2] < _HOVER - 0.03,
+        ]
+        xy = np.select([c[:, None] for c in case], [tip[:, :2], push, start, tip[:, :2]], start)
+        z = np.select(case, [_HOVER, low, low, _HOVER], _HOVER)
+        return scene.towards(sim, np.concatenate([xy, z[:, None]], 1), jaws=-1.0, speed=0.6)
+
+    def label(self, sim: Sim) -> dict[str, np.ndarray]:
+        which, thing, _ = _named(sim)
+        done = self.success(sim)
+        touch = scene.pick(scene.held(sim, _OBJECTS), which)
+        pushing = touch.any(1) | (distance(sim.site("tcp"), thing) < 0.05)
+        return {
+            "subtask": np.select([done, pushing], [2, 1], 0).astype(np.int32),
+            "success": done,
+            "target": which.astype(np.int32),
+            "contact": touch,
+        }
+
+
+class PickPlace(Task):
+    """Pick the named object up and set it down on the named disc; success once it rests there.
+
+    Success: within 3.5 cm of the disc's centre, on the table, and let go. `objects` is Push's.
+    """
+
+    control_dt = 0.1
+    time_limit = 8.0
+    control = scene.CONTROL
+    camera = "front"
+    subtasks = ("approach", "grasp", "carry", "done")
+    phrases = ("put {} on {}", "pick up {} and place it on {}", "set {} down on {}")
+
+    def spec(self) -> mujoco.MjSpec:
+        return _spec()
+
+    def reset(self, sim: Sim, i: int, rng: np.random.Generator) -> None:
+        _reset(sim, i, rng, len(self.phrases))
+
+    def instruction(self, sim: Sim, i: int) -> str:
+        return _words(sim, i, self.phrases)
+
+    def observe(self, sim: Sim) -> dict[str, np.ndarray]:
+        return _observe(sim)
+
+    def _judge(self, sim: Sim):
+        which, thing, spot = _named(sim)
+        touch = scene.pick(scene.held(sim, _OBJECTS), which)
+        gap = distance(thing[:, :2], spot[:, :2])
+        down = thing[:, 2] < _HALF + 0.006
+        return which, thing, spot, touch, gap, down
+
+    def reward(self, sim: Sim) -> np.ndarray:
+        _, thing, _, touch, gap, down = self._judge(sim)
+        near = tolerance(distance(sim.site("tcp"), thing), high=0.02, margin=0.2, shape="long_tail")
+        there = tolerance(gap, high=0.02, margin=0.3, shape="long_tail")
+        grasp = touch.all(1)
+        paid = 0.2 * near + grasp * (0.1 + 0.1 * (thing[:, 2] > _HALF + 0.02) + 0.5 * there)
+        return np.where((gap < 0.035) & down & ~touch.any(1), 1.0, paid)
+
+    def success(self, sim: Sim) -> np.ndarray:
+        *_, touch, gap, down = self._judge(sim)
+        return (gap < 0.035) & down & ~touch.any(1)
+
+    def expert(self, sim: Sim) -> np.ndarray:
+        """Hovers, descends, grasps, lifts, carries, lowers and lets go, by what it sees now."""
+        _, thing, spot, touch, gap, down = self._judge(sim)
+        tip, grasp = sim.site("tcp"), touch.all(1)
+        aside = distance(tip[:, :2], thing[:, :2])
+        at_spot = gap < 0.015
+        placed = down & (gap < 0.03)
+        lifted = thing[:, 2] > _HOVER - 0.05
+        carry = tip[:, :2] + spot[:, :2] - thing[:, :2]
+        lower = tip[:, 2] + _HALF + 0.001 - thing[:, 2]
+        case = [
+            placed & (sim.qpos[:, 6] < 0.03),
+            placed,
+            grasp & at_spot,
+            grasp & lifted,
+            grasp,
+            (aside < 0.012) & (tip[:, 2] < thing[:, 2] + 0.008),
+            aside < 0.012,
+        ]
+        flat = [c[:, None] for c in case]
+        here, above = tip[:, :2], thing[:, :2]
+        xy = np.select(flat, [here, here, carry, carry, here, above, above], above)
+        height = thing[:, 2]
+        z = np.select(case, [tip[:, 2], _HOVER, lower, _HOVER, _HOVER, height, height], _HOVER)
+        jaws = np.select(case, [1.0, 1.0, -1.0, -1.0, -1.0, -1.0, 1.0], 1.0)
+        return scene.towards(sim, np.concatenate([xy, z[:, None]], 1), jaws, speed=0.6)
+
+    def label(self, sim: Sim) -> dict[str, np.ndarray]:
+        which, thing, _, touch, gap, down = self._judge(sim)
+        done = (gap < 0.035) & down & ~touch.any(1)
+        carried = touch.all(1) & (thing[:, 2] > _HALF + 0.01)
+        return {
+            "subtask": np.select([done, carried, touch.any(1)], [3, 2, 1], 0).astype(np.int32),
+            "success": done,
+            "target": which.astype(np.int32),
+            "contact": touch,
+        }

@@ -1,0 +1,64 @@
+"""Task: what is asked of a body in a scene: physics, senses, reward, words. Holds no state."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import mujoco
+import numpy as np
+
+from .control import Control
+from .sim import Sim
+
+
+class Task(ABC):
+    """A stateless description; what varies within or between episodes lives in the state row.
+
+    Goals are mocap bodies, choices are `userdata`, properties of objects are fields given to
+    `sim.vary`. `reset` and `instruction` are cold (one row); all else is hot: batched array code
+    over n rows, without a Python loop, pure in the simulation's state.
+    """
+
+    version: ClassVar[int] = 0
+    control_dt: ClassVar[float]  # s between two actions
+    time_limit: ClassVar[float]  # s of an episode
+    control: ClassVar[Control]
+    camera: ClassVar[str]  # what render() looks through
+    subtasks: ClassVar[tuple[str, ...]] = ()  # names of label "subtask"'s values
+
+    @abstractmethod
+    def spec(self) -> mujoco.MjSpec:
+        """Returns scene and body, ready to compile."""
+
+    @abstractmethod
+    def reset(self, sim: Sim, i: int, rng: np.random.Generator) -> None:
+        """Draws the start of an episode for row i, whose state is the first keyframe's."""
+
+    @abstractmethod
+    def observe(self, sim: Sim) -> dict[str, np.ndarray]:
+        """Returns `{key: (n, d)}`, SI units; cameras and the instruction are added by the env."""
+
+    @abstractmethod
+    def reward(self, sim: Sim) -> np.ndarray:
+        """Returns `(n,)` in [0, 1]: what arriving in this state pays."""
+
+    @abstractmethod
+    def success(self, sim: Sim) -> np.ndarray:
+        """Returns `(n,)` bool: what the instruction asks for holds now."""
+
+    def terminated(self, sim: Sim) -> np.ndarray:
+        """Returns `(n,)` bool: the task itself ends the episode here."""
+        return np.zeros(sim.n, bool)
+
+    def instruction(self, sim: Sim, i: int) -> str:
+        """Returns row i's instruction, at most 128 utf-8 bytes; empty for a task without words."""
+        return ""
+
+    def expert(self, sim: Sim) -> np.ndarray | None:
+        """Returns a scripted demonstration's actions `(n, nu)`, or None if there is no script."""
+        return None
+
+    def label(self, sim: Sim) -> dict[str, np.ndarray]:
+        """Returns ground truth `{key: (n, ...)}` for annotation (keys without the `label/`)."""
+        return {}

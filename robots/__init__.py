@@ -1,0 +1,1 @@
+"""Robots: one body a file, as a MuJoCo spec (and, for metal, a driver)."""

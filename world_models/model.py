@@ -1,0 +1,58 @@
+"""WorldModel: the contract between anything that predicts a world and anything that plans in it.
+
+A belief is a value, `{key: tensor (n, ...)}`; a model object does not change while it predicts.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+Belief = dict[str, Tensor]
+
+
+class WorldModel(nn.Module, ABC):
+    """A belief that follows a world (`observe`) and can go on without it (`imagine`).
+
+    Letters: n rows, nu components of an action, b windows of t steps. Every tensor lies on the
+    model's device; every source of chance is a `torch.Generator` that the caller passes.
+    """
+
+    nu: int  # components of an action, each in [-1, 1]
+    discount: float  # of one imagined step
+    device: torch.device
+
+    @abstractmethod
+    def start(self, n: int) -> Belief:
+        """Returns the belief of n rows that have seen nothing."""
+
+    @abstractmethod
+    def observe(self, belief: Belief, action: Tensor, step: dict[str, Tensor], rng) -> Belief:
+        """Returns the belief after `action` (n, nu) led to `step`; rows at `first` begin anew."""
+
+    @abstractmethod
+    def imagine(self, belief: Belief, action: Tensor, rng) -> tuple[Belief, Tensor, Tensor]:
+        """Returns the next belief, the reward of arriving there (n,), and P(not terminal) (n,)."""
+
+    def value(self, belief: Belief, rng) -> Tensor:
+        """Returns the discounted return expected from the belief on, (n,); 0 where unknown."""
+        first = next(iter(belief.values()))
+        return torch.zeros(first.shape[0], device=first.device)
+
+    def propose(self, belief: Belief, rng) -> Tensor | None:
+        """Returns an action (n, nu) drawn from the model's own policy, or None if it has none."""
+        return None
+
+    def decode(self, belief: Belief) -> dict[str, Tensor]:
+        """Returns what the belief says of the observation, `{key: (n, ...)}`; may be empty."""
+        return {}
+
+    @abstractmethod
+    def update(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Learns from windows `{key: (b, t, ...)}` of the step record; returns 0-d metrics.
+
+        `action[:, i]` is chosen at step i and leads to step i + 1, whose `reward[:, i + 1]` pays
+        for arriving there. Metrics stay on the device: reading one costs a synchronisation.
+        """
