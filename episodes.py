@@ -280,7 +280,7 @@ class Episodes:
     def info(self) -> dict:
         """What all shards were told alike (`Recorder(info=...)`); what differs is left out."""
         infos = [shard.info for shard in self._store.shards] or [{}]
-        return {k: v for k, v in infos[0].items() if all(i.get(k, i) == v for i in infos[1:])}
+        return {k: v for k, v in infos[0].items() if all(k in i and i[k] == v for i in infos)}
 
     def column(self, key: str) -> np.ndarray:
         """Returns a per-episode column such as `episode/id`, `(len, ...)`."""

@@ -345,8 +345,8 @@ class Store:
         std = np.sqrt(square / max(count, 1))
         moments = {"mean": mean, "std": std, "min": low, "max": high}
         if count == 0:
-            moments = dict.fromkeys(moments, np.full(shape, np.nan))
-        return {"count": count, **moments}
+            moments = dict.fromkeys(moments, np.nan * mean)
+        return {"count": count, **{name: np.asarray(value) for name, value in moments.items()}}
 
 
 def difference(old: dict, new: dict) -> str:
