@@ -1,0 +1,357 @@
+"""TD-MPC2: a latent model learned from rewards, values and its own next latents; no decoder.
+
+It knows nothing of the planner that searches through it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import gymnasium
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..nets import Ensemble, TwoHot, dropout_mask, mlp, norm_simnorm, squashed_gaussian
+from .encoders import (
+    FRAMES,
+    PIXELS,
+    PixelEncoder,
+    VectorEncoder,
+    choose_keys,
+    shift_frames,
+    stack_frames,
+    window_starts,
+)
+from .model import Belief, WorldModel
+
+# size in millions of parameters: (encoder width, its layers, latent, width of the rest, critics)
+SIZES = {
+    1: (256, 2, 128, 384, 2),
+    5: (256, 2, 512, 512, 5),
+    19: (1024, 3, 768, 1024, 5),
+    48: (1792, 4, 768, 1792, 5),
+    317: (4096, 5, 1376, 4096, 8),
+}
+
+
+class TDMPC2(WorldModel):
+    """Latents on simplices, with dynamics, reward, a policy and an ensemble of critics on them.
+
+    Source: Hansen et al. 2024, arXiv 2310.16828, with the loss weights and the entropy term of
+    the authors' current code: entropy is -nu log N(a), taken before the tanh. Two choices differ
+    from that code: images are shifted at random in learning only, and where the latent is not
+    512 the pixel encoder has latent / 16 channels instead of 32.
+
+    observation: the space of a step's observations. keys: None for every float32 vector, some
+    vectors, or one 64 x 64 image. nu: components of an action. size: 1, 5, 19, 48 or 317.
+    episode_length: steps, for the discount unless one is given. episodic: learn when the task
+    ends. bf16: matrix products in bfloat16 (CUDA). compile: torch.compile the pure parts.
+    Raises ValueError for keys, sizes and devices that are not among those.
+    """
+
+    def __init__(
+        self,
+        observation: gymnasium.spaces.Dict,
+        nu: int,
+        size: int = 5,
+        episode_length: int = 500,
+        episodic: bool = False,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        keys: Sequence[str] | None = None,
+        compile: bool = False,
+        *,
+        horizon: int = 3,
+        batch_size: int = 256,
+        lr: float = 3e-4,
+        encoder_lr_scale: float = 0.3,
+        grad_clip: float = 20.0,
+        consistency_coef: float = 20.0,
+        reward_coef: float = 0.1,
+        value_coef: float = 0.1,
+        terminal_coef: float = 1.0,
+        entropy_coef: float = 1e-4,
+        rho: float = 0.5,
+        tau: float = 0.01,
+        dropout: float = 0.01,
+        discount: float | None = None,
+        log_std: tuple[float, float] = (-10.0, 2.0),
+        bins: int = 101,
+        bound: float = 10.0,
+        shift: int = 3,
+        bf16: bool = False,
+    ):
+        super().__init__()
+        if size not in SIZES:
+            raise ValueError(f"size {size} is not one of {sorted(SIZES)} (millions of parameters)")
+        self.device = torch.device(device)
+        if bf16 and self.device.type != "cuda":
+            raise ValueError(
+                f"bf16 on {self.device.type!r} gains nothing; use device='cuda' or drop it"
+            )
+        self.keys = choose_keys(observation, keys)
+        self.pixels = self.keys[0].startswith("rgb/")
+        self.nu, self.episodic, self.horizon, self.batch_size = nu, episodic, horizon, batch_size
+        self.window = horizon + 1 + (FRAMES - 1 if self.pixels else 0)
+        self.discount = heuristic_discount(episode_length) if discount is None else discount
+        self.coefs = (consistency_coef, reward_coef, value_coef, terminal_coef, entropy_coef)
+        self.rho, self.tau, self.dropout, self.grad_clip = rho, tau, dropout, grad_clip
+        self.log_std, self.shift, self.bf16 = log_std, shift, bf16
+        self.two_hot = TwoHot(-bound, bound, bins)
+        inputs = sum(observation[k].shape[0] for k in self.keys)
+        with torch.device("meta" if self.device.type == "meta" else "cpu"):
+            self._build(size, inputs, torch.Generator("cpu").manual_seed(seed))
+        self.to(self.device)
+        self.generator = torch.Generator("cpu" if self.device.type == "meta" else self.device)
+        self.seed, self.updates = seed, 0
+        self._build_optimisers(lr, encoder_lr_scale)
+        if compile:
+            self._model_loss = torch.compile(self._model_loss)
+            self._policy_loss = torch.compile(self._policy_loss)
+            self._imagine = torch.compile(self._imagine)
+
+    def _build(self, size: int, inputs: int, rng: torch.Generator) -> None:
+        wide, layers, self.latent, hidden, count = SIZES[size]
+        self.hidden = hidden
+        z, za, bins = self.latent, self.latent + self.nu, self.two_hot.count
+        if self.pixels:
+            self.encoder = PixelEncoder(z, rng)
+        else:
+            self.encoder = VectorEncoder([inputs, *[wide] * max(layers - 1, 1), z], rng)
+        self.dynamics = mlp([za, hidden, hidden, z], rng, last=norm_simnorm)
+        self.reward = mlp([za, hidden, hidden, bins], rng, zero=True)
+        self.terminal = mlp([z, hidden, hidden, 1], rng) if self.episodic else None
+        self.policy = mlp([z, hidden, hidden, 2 * self.nu], rng)
+        self.critics = Ensemble(count, [za, hidden, hidden, bins], rng)
+        self.target = copy.deepcopy(self.critics).requires_grad_(False)
+        self.register_buffer("scale", torch.ones(()))
+
+    def _build_optimisers(self, lr: float, encoder_lr_scale: float) -> None:
+        encoder, policy = list(self.encoder.parameters()), list(self.policy.parameters())
+        apart = {*encoder, *policy}
+        rest = [p for p in self.parameters() if p.requires_grad and p not in apart]
+        fused = self.device.type in ("cpu", "cuda")
+        groups = [{"params": encoder, "lr": lr * encoder_lr_scale}, {"params": rest}]
+        self.model_optimiser = torch.optim.Adam(groups, lr=lr, fused=fused)
+        self.policy_optimiser = torch.optim.Adam(policy, lr=lr, eps=1e-5, fused=fused)
+        for optimiser in (self.model_optimiser, self.policy_optimiser):
+            for p in (p for group in optimiser.param_groups for p in group["params"]):
+                # Moments from the start: a checkpoint then has one set of names, whatever its age.
+                optimiser.state[p] = {
+                    "step": torch.zeros((), device=self.device),
+                    "exp_avg": torch.zeros_like(p),
+                    "exp_avg_sq": torch.zeros_like(p),
+                }
+
+    def parameter_count(self) -> int:
+        """Returns how many numbers are learned; the target critics are not counted."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    def start(self, n: int) -> Belief:
+        belief = {"z": torch.zeros(n, self.latent, device=self.device)}
+        if self.pixels:
+            shape = (n, PIXELS, PIXELS, 3 * FRAMES)
+            belief["frames"] = torch.zeros(shape, dtype=torch.uint8, device=self.device)
+        return belief
+
+    @torch.no_grad()
+    def observe(self, belief: Belief, action: Tensor, step: dict[str, Tensor], rng) -> Belief:
+        if not self.pixels:
+            return {"z": self.encoder(self._vector(step))}
+        image = step[self.keys[0]]
+        frames = torch.cat([belief["frames"][..., 3:], image], -1)
+        again = image.repeat(1, 1, 1, FRAMES)
+        frames = torch.where(step["first"][:, None, None, None], again, frames)
+        return {"z": self.encoder(frames), "frames": frames}
+
+    @torch.no_grad()
+    def imagine(self, belief: Belief, action: Tensor, rng) -> tuple[Belief, Tensor, Tensor]:
+        z, reward, alive = self._imagine(belief["z"], action)
+        return {"z": z}, reward, alive
+
+    def _imagine(self, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        za = torch.cat([z, action], -1)
+        reward, z = self.two_hot.decode(self.reward(za)), self.dynamics(za)
+        if self.terminal is None:
+            return z, reward, torch.ones_like(reward)
+        return z, reward, 1 - torch.sigmoid(self.terminal(z)[:, 0])
+
+    @torch.no_grad()
+    def value(self, belief: Belief, rng) -> Tensor:
+        """Returns the mean of two critics, drawn anew per call, at an action of the policy."""
+        z = belief["z"]
+        action, _ = self._act(z, self._noise(z.shape[:-1], rng))
+        return self._q(self.critics, torch.cat([z, action], -1), self._two(rng)).mean(0)
+
+    @torch.no_grad()
+    def propose(self, belief: Belief, rng) -> Tensor:
+        z = belief["z"]
+        return self._act(z, self._noise(z.shape[:-1], rng))[0]
+
+    def update(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Takes one step on windows of `window` steps; only `terminal` stops the bootstrap.
+
+        Raises ValueError where the windows have another length.
+        """
+        # Chance is a function of the seed and the update alone: nothing else has to be saved, and
+        # a checkpoint goes on on any device.
+        chance = np.random.SeedSequence([self.seed, self.updates]).generate_state(1)
+        self.generator.manual_seed(int(chance[0]))
+        self.updates += 1
+        observed, action, reward, terminal = self._read(batch)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            with torch.no_grad():
+                goals, returns = self._targets(observed[1:], reward, terminal)
+            mask = self._mask(self.critics.count, action.shape[0] * action.shape[1])
+            loss, zs, metrics = self._model_loss(
+                observed[0], action, reward, terminal, goals, returns, mask
+            )
+        self._descend(self.model_optimiser, loss, metrics, "grad_norm")
+        members, noise = self._two(self.generator), self._noise(zs.shape[:-1], self.generator)
+        mask = self._mask(len(members), zs.shape[0] * zs.shape[1])
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            loss, scale, more = self._policy_loss(zs.detach(), noise, members, mask)
+        self.scale.copy_(scale)
+        self._descend(self.policy_optimiser, loss, more, "policy_grad_norm")
+        with torch.no_grad():
+            ours, theirs = list(self.critics.parameters()), list(self.target.parameters())
+            torch._foreach_lerp_(theirs, ours, self.tau)
+        return {k: v.detach() for k, v in (metrics | more).items()}
+
+    def _descend(self, optimiser, loss: Tensor, metrics: dict[str, Tensor], norm: str) -> None:
+        """Steps an optimiser down the gradient of `loss`, clipped; notes its norm."""
+        loss.backward()
+        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        metrics[norm] = torch.nn.utils.clip_grad_norm_(parameters, self.grad_clip)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+
+    def _read(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Returns observations (h + 1, b, ...), actions, rewards and terminals (h, b, ...)."""
+        action, reward = batch["action"], batch["reward"]
+        if action.shape[1] != self.window:
+            raise ValueError(
+                f"windows have {action.shape[1]} steps; this model learns from {self.window}: "
+                f"sample t={self.window}"
+            )
+        terminal = batch["terminal"].float()
+        if self.pixels:
+            start = window_starts(batch["first"], self.generator)
+            steps = start[:, None] + torch.arange(self.horizon + 1, device=self.device)
+            observed = stack_frames(batch[self.keys[0]], steps)
+            rows = torch.arange(len(steps), device=self.device)[:, None]
+            action, reward, terminal = (x[rows, steps] for x in (action, reward, terminal))
+            observed = shift_frames(observed.flatten(0, 1), self.shift, self.generator)
+            observed = observed.unflatten(0, steps.shape)
+        else:
+            observed = self._vector(batch)
+        parts = (observed, action[:, :-1], reward[:, 1:], terminal[:, 1:])
+        return tuple(x.transpose(0, 1).contiguous() for x in parts)
+
+    def _targets(self, observed: Tensor, reward: Tensor, terminal: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the latents to reach (h, b, latent) and the returns to predict (h, b)."""
+        z = self.encoder(observed.flatten(0, 1))
+        action, _ = self._act(z, self._noise(z.shape[:1], self.generator))
+        q = self._q(self.target, torch.cat([z, action], -1), self._two(self.generator))
+        value = q.amin(0).view_as(reward)
+        return z.view(*reward.shape, -1), reward + self.discount * (1 - terminal) * value
+
+    def _model_loss(self, first, action, reward, terminal, goals, returns, mask):
+        """Returns the loss, the latents (h + 1, b, latent) of the rollout and the metrics."""
+        weight = self.rho ** torch.arange(self.horizon, device=first.device)
+        zs = [self.encoder(first)]
+        for a in action:
+            zs.append(self.dynamics(torch.cat([zs[-1], a], -1)))
+        zs = torch.stack(zs)
+        consistency = (zs[1:] - goals).square().mean((1, 2))
+        za = torch.cat([zs[:-1], action], -1).flatten(0, 1)
+        predicted = self.reward(za).view(*reward.shape, -1)
+        q = self.critics(za, mask=mask).view(-1, *reward.shape, self.two_hot.count)
+        losses = {
+            "consistency_loss": (weight * consistency).mean(),
+            "reward_loss": (weight * self.two_hot.loss(predicted.float(), reward).mean(1)).mean(),
+            "value_loss": (weight * self.two_hot.loss(q.float(), returns).mean((0, 2))).mean(),
+        }
+        if self.terminal is not None:
+            logits = self.terminal(zs[1:])[..., 0].float()
+            losses["terminal_loss"] = F.binary_cross_entropy_with_logits(logits, terminal)
+        total = sum(c * v for c, v in zip(self.coefs, losses.values(), strict=False))
+        return total, zs, losses | {"total_loss": total}
+
+    def _policy_loss(self, zs, noise, members, mask):
+        """Returns the loss, the new scale of values and the metrics; critics get no gradient."""
+        action, density = self._act(zs, noise)
+        za = torch.cat([zs, action], -1).flatten(0, 1)
+        q = self._q(self.critics, za, members, mask, frozen=True).mean(0).view(zs.shape[:-1])
+        ends = torch.tensor([0.05, 0.95], device=q.device)
+        low, high = torch.quantile(q[0].detach(), ends)
+        scale = torch.lerp(self.scale, (high - low).clamp(min=1), self.tau)
+        entropy = -self.nu * density
+        weight = self.rho ** torch.arange(len(zs), device=zs.device)
+        loss = -(weight * (self.coefs[-1] * entropy + q / scale).mean(1)).mean()
+        metrics = {"policy_loss": loss, "policy_entropy": entropy.mean(), "policy_scale": scale}
+        return loss, scale.detach(), metrics | {"policy_value": q.mean()}
+
+    def _vector(self, step: dict[str, Tensor]) -> Tensor:
+        return torch.cat([step[k] for k in self.keys], -1)
+
+    def _act(self, z: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        mean, raw = self.policy(z).float().chunk(2, -1)
+        return squashed_gaussian(mean, raw, noise, *self.log_std)
+
+    def _q(self, critics: Ensemble, za: Tensor, members, mask=None, frozen=False) -> Tensor:
+        """Returns the values (k, m) of latents and actions za (m, latent + nu)."""
+        return self.two_hot.decode(critics(za, members, mask, frozen).float())
+
+    def _noise(self, rows: tuple[int, ...], rng: torch.Generator) -> Tensor:
+        return torch.randn(*rows, self.nu, generator=rng, device=self.device)
+
+    def _two(self, rng: torch.Generator) -> Tensor:
+        return torch.randperm(self.critics.count, generator=rng, device=self.device)[:2]
+
+    def _mask(self, count: int, rows: int) -> Tensor | None:
+        if self.dropout == 0:
+            return None
+        return dropout_mask((count, rows, self.hidden), self.dropout, self.generator)
+
+    def checkpoint(self) -> dict[str, Tensor]:
+        """Returns all that the next update depends on, as contiguous tensors on the CPU."""
+        tensors = {k: v.detach().cpu().clone() for k, v in self._tensors().items()}
+        return tensors | {"chance": torch.tensor([self.seed, self.updates])}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Takes back what `checkpoint` gave; the updates that follow are those it would have had.
+
+        Raises ValueError where a tensor is missing, unknown or of another shape.
+        """
+        own = self._tensors() | {"chance": torch.empty(2)}
+        if odd := sorted(own.keys() ^ tensors.keys()):
+            raise ValueError(f"checkpoint and model differ in {odd[0]!r}; build the model it is of")
+        for key, tensor in tensors.items():
+            if tensor.shape != own[key].shape:
+                raise ValueError(
+                    f"{key!r} has shape {tuple(tensor.shape)}, the model {tuple(own[key].shape)}; "
+                    "build it with the size, spaces and keys of the checkpoint"
+                )
+        self.seed, self.updates = (int(x) for x in tensors["chance"])
+        with torch.no_grad():
+            for key, tensor in self._tensors().items():
+                tensor.copy_(tensors[key])
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Returns every live tensor that an update reads and writes, by name."""
+        tensors = {f"model/{k}": v for k, v in self.state_dict().items()}
+        names = {p: name for name, p in self.named_parameters()}
+        for optimiser in (self.model_optimiser, self.policy_optimiser):
+            for p, moments in optimiser.state.items():
+                tensors |= {f"adam/{names[p]}/{k}": v for k, v in moments.items()}
+        return tensors
+
+
+def heuristic_discount(episode_length: int) -> float:
+    """Returns (L/5 - 1) / (L/5) for episodes of L steps, within [0.95, 0.995]."""
+    part = episode_length / 5
+    return min(max((part - 1) / part, 0.95), 0.995)
