@@ -35,7 +35,7 @@ def doctor() -> int:
     for check in (_python, _packages, _devices, _kernels, _cameras, _disk):
         for verdict, what, found in check():
             missing += verdict == "missing"
-            console.print(f"[{colours[verdict]}]{verdict:<8}[/]{what:<14}", end="")
+            console.print(f"[{colours[verdict]}]{verdict:<8}[/]{what:<20}", end="")
             console.print(found, markup=False, highlight=False)
     return int(missing > 0)
 
@@ -86,8 +86,9 @@ def _kernels() -> Iterator[Finding]:
 
 
 def _cameras() -> Iterator[Finding]:
-    from .envs.camera import gl_works, make_camera
+    from .envs.camera import make_camera
     from .envs.env import BatchEnv
+    from .envs.gl import gl_works
 
     works, reason = gl_works()
     yield "ok" if works else "note", "GL", reason or "works"
