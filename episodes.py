@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from .shards import (
 _CAST = {"reward": "<f4", "action": "<f4", "time": "<f8", **dict.fromkeys(FLAGS, "|b1")}
 _NEEDED = (*FLAGS, "reward", "action")
 _BLOCK = 32  # steps that a recorder allocates at a time
+_INFO_LIMIT = 1 << 20
 
 
 class Recorder:
@@ -45,8 +47,12 @@ class Recorder:
         self.path = Path(path)
         self.path.mkdir(parents=True, exist_ok=True)
         self._info = json.dumps(info or {}, sort_keys=True)
+        if len(self._info) > _INFO_LIMIT:
+            raise ValueError(
+                f"info of {len(self._info)} characters; {_INFO_LIMIT} fit into a shard"
+            )
         self._names = shard_names(self.path)
-        self._schema: dict[str, tuple[np.dtype, tuple[int, ...]]] = {}
+        self._schema: Schema = {}
         self._n = 0
         self._blocks: dict[int, dict[str, np.ndarray]] = {}  # from t // _BLOCK
         self._open: dict[int, int] = {}  # from row to the t of its first step
@@ -166,34 +172,33 @@ class Recorder:
         if self._closed:
             raise ValueError("this recorder is closed; open a new one on the same folder")
         arrays = {key: np.asarray(value) for key, value in step.items()}
-        if not self._schema:
-            schema = _schema_of(arrays)
-            self._check_folder(schema)
-            self._schema, self._n = schema, len(arrays["first"])
-        if arrays.keys() != self._schema.keys():
-            missing, extra = (
-                self._schema.keys() - arrays.keys(),
-                arrays.keys() - self._schema.keys(),
-            )
+        schema = self._schema or self._begin(arrays)
+        n = self._n or len(arrays["first"])
+        if arrays.keys() != schema.keys():
+            missing, extra = schema.keys() - arrays.keys(), arrays.keys() - schema.keys()
             raise ValueError(
                 f"the step lacks keys {sorted(missing)} and adds {sorted(extra)}; every step needs "
-                f"the keys of the first: {sorted(self._schema)}"
+                f"the keys of the first: {sorted(schema)}"
             )
         for key, array in arrays.items():
-            dtype, shape = self._schema[key]
-            if array.shape != (self._n, *shape) or not np.can_cast(array.dtype, dtype, "same_kind"):
+            dtype, shape = schema[key]
+            rule = "same_kind" if key in _CAST else "equiv"
+            if array.shape != (n, *shape) or not np.can_cast(array.dtype, dtype, rule):
                 raise ValueError(
-                    f"{key!r} is {array.dtype}{array.shape}, not {dtype}{(self._n, *shape)} as "
-                    "before; keys, shapes and rows stay the same while a recorder is open"
+                    f"{key!r} is {array.dtype}{array.shape}, not {dtype}{(n, *shape)} as the first "
+                    "step said; keys, dtypes, shapes and rows stay while a recorder is open"
                 )
         again = [row for row in np.flatnonzero(arrays["first"]).tolist() if row in self._open]
         if again:
             raise ValueError(
                 f"rows {again} open an episode inside an open one; set 'last' at the step before"
             )
+        self._schema, self._n = schema, n
         return arrays
 
-    def _check_folder(self, schema: dict) -> None:
+    def _begin(self, arrays: dict[str, np.ndarray]) -> Schema:
+        """Returns the schema that the first step defines, if it is also the folder's."""
+        schema = _schema_of(arrays)
         if self._names:
             shard = read_shard(self.path / self._names[-1])
             if shard.schema != schema:
@@ -201,6 +206,7 @@ class Recorder:
                     f"{self.path} holds other steps than these ({difference(shard.schema, schema)})"
                     "; record into another folder"
                 )
+        return schema
 
     def _gather(self, row: int, start: int) -> dict[str, np.ndarray]:
         parts = []
@@ -227,7 +233,8 @@ def set_aside(path: str | Path, keep: list[str]) -> list[str]:
     if moved or litter:
         aside = path / "aside"
         aside.mkdir(exist_ok=True)
-        target = aside / f"{sum(1 for _ in aside.iterdir()):03d}"
+        targets = (aside / f"{number:03d}" for number in itertools.count())
+        target = next(folder for folder in targets if not folder.exists())
         target.mkdir()
         for name in moved + litter:
             (path / name).rename(target / name)
@@ -433,6 +440,8 @@ def _schema_of(arrays: dict[str, np.ndarray]) -> Schema:
             raise ValueError(
                 f"{key!r} is {array.dtype}{array.shape}; a key is (n, ...) of bool, int or float"
             )
+        if array.ndim > 1 and key in (*FLAGS, "reward"):
+            raise ValueError(f"{key!r} has shape {array.shape}; it is one value a row, (n,)")
         schema[key] = (dtype, array.shape[1:])
     return schema
 

@@ -161,6 +161,7 @@ WRONG = {
     "shape": lambda s: s | {"proprio": s["proprio"][:, :2]},
     "rows": lambda s: {key: value[:2] for key, value in s.items()},
     "dtype": lambda s: s | {"rgb/front": s["rgb/front"].astype(np.float32)},
+    "narrower": lambda s: s | {"physics": s["physics"].astype(np.float32)},
     "flag": lambda s: s | {"first": s["reward"]},
     "twice": lambda s: s | {"first": np.ones(3, bool)},
 }
@@ -187,8 +188,17 @@ def test_a_first_step_must_be_numbers(tmp_path, key, value):
     for bad in ({key: np.array(value)}, {"episode/id": step["reward"]}, {"scalar": np.float32(1)}):
         with pytest.raises(ValueError):
             Recorder(tmp_path).add(step | bad)
-    with pytest.raises(ValueError, match="lacks"):
-        Recorder(tmp_path).add(without(step, "action"))
+    recorder = Recorder(tmp_path)
+    for bad in (
+        without(step, "action"),
+        step | {"reward": step["reward"][:, None]},
+        step | {"last": value},
+    ):
+        with pytest.raises(ValueError):
+            recorder.add(bad)
+    recorder.add(step)  # what was refused has not defined the schema
+    with pytest.raises(ValueError, match="info"):
+        Recorder(tmp_path, info={"text": "x" * (1 << 20)})
 
 
 def test_open_episodes_go_on_to_the_bit_in_another_recorder(tmp_path):

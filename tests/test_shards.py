@@ -140,7 +140,7 @@ def test_a_shard_is_synced_before_it_appears_and_its_folder_after(tmp_path, monk
 
 def test_a_write_that_the_system_refuses_keeps_the_episode_in_hand(tmp_path):
     steps = stream([30, 70], width=100)
-    recorder = Recorder(tmp_path)
+    recorder = Recorder(tmp_path, info={"task": "Reach"})
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     for step in steps[:30]:
         recorder.add(step)
