@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
 import functools
 import os
 import subprocess
 import sys
+import weakref
 
 import mujoco
 import numpy as np
 
-from .camera import _DRAWN_GROUPS, Camera
+from .camera import Camera
+from .sight import DRAWN_GROUPS
 from .sim import Sim
 
 _PROBE = """
@@ -33,7 +36,9 @@ def gl_works() -> tuple[bool, str]:
 
     Asks a child process, once in a process's life: a broken driver may end whoever tries it.
     """
-    environment = {k: v for k, v in os.environ.items() if k not in ("MUJOCO_GL", "PYOPENGL_PLATFORM")}
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("MUJOCO_GL", "PYOPENGL_PLATFORM")
+    }
     try:
         child = subprocess.run(
             [sys.executable, "-c", _PROBE],
@@ -76,7 +81,14 @@ class GLCamera(Camera):
             raise ValueError(f"{reason}; draw with make_camera(kind='batch')")
         self._poses = {
             field: getattr(sim, field)
-            for field in ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat", "light_xpos", "light_xdir")
+            for field in (
+                "geom_xpos",
+                "geom_xmat",
+                "cam_xpos",
+                "cam_xmat",
+                "light_xpos",
+                "light_xdir",
+            )
         }
         self._model = _tuned(sim.model, self.size)
         self._data = mujoco.MjData(self._model)
@@ -91,7 +103,7 @@ class GLCamera(Camera):
             self._context = None
 
     def __del__(self):
-        if getattr(self, "_context", None) is not None and not sys.is_finalizing():
+        if getattr(self, "_context", None) is not None:
             self.close()
 
     def _open(self) -> None:
@@ -99,6 +111,7 @@ class GLCamera(Camera):
 
         self._context = GLContext(self.size[1], self.size[0])
         self._context.make_current()
+        atexit.register(_close, weakref.ref(self))  # after, so run before, EGL's own
         font = mujoco.mjtFontScale.mjFONTSCALE_50.value
         self._painter = mujoco.MjrContext(self._model, font)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._painter)
@@ -109,8 +122,15 @@ class GLCamera(Camera):
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
         self._scene.flags[mujoco.mjtRndFlag.mjRND_HAZE] = False
         self._option = mujoco.MjvOption()
-        self._option.geomgroup[:] = np.arange(mujoco.mjNGROUP) < _DRAWN_GROUPS
-        for group in ("sitegroup", "jointgroup", "tendongroup", "actuatorgroup", "flexgroup", "skingroup"):
+        self._option.geomgroup[:] = np.arange(mujoco.mjNGROUP) < DRAWN_GROUPS
+        for group in (
+            "sitegroup",
+            "jointgroup",
+            "tendongroup",
+            "actuatorgroup",
+            "flexgroup",
+            "skingroup",
+        ):
             getattr(self._option, group)[:] = 0
 
     def _draw(self, rows: np.ndarray, images: dict[str, np.ndarray]) -> None:
@@ -166,6 +186,11 @@ class GLCamera(Camera):
         depth = 1 / (z[::-1].astype(np.float64) * (1 / near - 1 / self.far) + 1 / self.far)
         geom = names[label]
         return np.where(geom < 0, self.far, depth), geom
+
+
+def _close(camera: weakref.ref[GLCamera]) -> None:
+    if camera() is not None:
+        camera().close()
 
 
 def _tuned(model: mujoco.MjModel, size: tuple[int, int]) -> mujoco.MjModel:

@@ -94,61 +94,52 @@ def normals(kind, size, window, frames, depth, geom, normal):
     for s in range(depth.shape[0]):
         left, top, dx, dy = window[min(s, window.shape[0] - 1)]
         kinds, sizes = kind[min(s, kind.shape[0] - 1)], size[min(s, size.shape[0] - 1)]
+        own, out = frames[s], normal[s]
         for i in range(depth.shape[1]):
             y = f32(top - (i + 0.5) * dy)
             for j in range(depth.shape[2]):
-                n, g = normal[s, i, j], geom[s, i, j]
+                g, a, b, c = geom[s, i, j], f32(0), f32(0), f32(0)
                 if g < 0:
-                    n[0], n[1], n[2] = f32(0), f32(0), f32(0)
+                    out[i, j, 0], out[i, j, 1], out[i, j, 2] = a, b, c
                     continue
-                m = frames[s, g]
-                a, b, c = local_point(m, f32(left + (j + 0.5) * dx), y, depth[s, i, j])
-                a, b, c = _normal(kinds[g], sizes[g], a, b, c)
+                a, b, c = local_point(own[g], f32(left + (j + 0.5) * dx), y, depth[s, i, j])
+                a, b, c = _normal(kinds[g], sizes, g, a, b, c)
                 for k in range(3):
-                    n[k] = m[12 + 3 * k] * a + m[13 + 3 * k] * b + m[14 + 3 * k] * c
+                    out[i, j, k] = (
+                        own[g, 12 + 3 * k] * a + own[g, 13 + 3 * k] * b + own[g, 14 + 3 * k] * c
+                    )
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def occlude(kind, size, skip, window, frames, depth, geom, look, lamp, lamp_kind, lit):
+def occlude(kind, size, skip, window, frames, depth, geom, look, lamps, casts, lit):
     """Writes whether each hit sees each lamp, `lit` (m, h, w, l) bool.
 
-    `lamp`, (m, l, 3) float64, is the place of the lamp relative to the camera, or, where
-    `lamp_kind` (l,) is 1 (directional), the direction towards it; both in the world frame.
+    `lamps` (m, l, 14) is as in `shading.shade`; `casts`, (l,) bool, tells which cast shadows.
     """
     for s in range(depth.shape[0]):
         left, top, dx, dy = window[min(s, window.shape[0] - 1)]
         kinds, sizes = kind[min(s, kind.shape[0] - 1)], size[min(s, size.shape[0] - 1)]
-        absent, c = skip[min(s, skip.shape[0] - 1)], look[s]
-        for k in range(lamp_kind.shape[0]):
-            a, b, d = lamp[s, k, 0], lamp[s, k, 1], lamp[s, k, 2]
+        absent, frame, c = skip[min(s, skip.shape[0] - 1)], frames[s], look[s]
+        for k in range(casts.shape[0]):
+            if not casts[k]:
+                lit[s, :, :, k] = True
+                continue
+            a, b, d = lamps[s, k, 0], lamps[s, k, 1], lamps[s, k, 2]
             u = f32(c[0] * a + c[3] * b + c[6] * d)
             v = f32(c[1] * a + c[4] * b + c[7] * d)
             w = f32(c[2] * a + c[5] * b + c[8] * d)
+            far_off = lamps[s, k, 13] < f32(0)
+            limit, near = (_MISS, f32(0)) if far_off else (f32(1), f32(1))
             for i in range(depth.shape[1]):
                 y = f32(top - (i + 0.5) * dy)
                 for j in range(depth.shape[2]):
                     t, g = depth[s, i, j], geom[s, i, j]
                     x = f32(left + (j + 0.5) * dx)
                     hx, hy, hz = t * x, t * y, -t
-                    if lamp_kind[k] == 1:
-                        lit[s, i, j, k] = g < 0 or not _blocked(
-                            kinds, sizes, absent, frames[s], g, hx, hy, hz, u, v, w, _MISS
-                        )
-                    else:
-                        lit[s, i, j, k] = g < 0 or not _blocked(
-                            kinds,
-                            sizes,
-                            absent,
-                            frames[s],
-                            g,
-                            hx,
-                            hy,
-                            hz,
-                            u - hx,
-                            v - hy,
-                            w - hz,
-                            f32(1),
-                        )
+                    lu, lv, lw = u - near * hx, v - near * hy, w - near * hz
+                    lit[s, i, j, k] = g < 0 or not _blocked(
+                        kinds, sizes, absent, frame, g, hx, hy, hz, lu, lv, lw, limit
+                    )
 
 
 @njit(inline="always")
@@ -191,7 +182,7 @@ def _rectangle(frame, left, top, dx, dy, height, width):
     i1 = (top - (v * w - along) / square) / dy + 1.0
     j0, j1 = min(max(j0, 0.0), float(width)), min(max(j1, 0.0), float(width))
     i0, i1 = min(max(i0, 0.0), float(height)), min(max(i1, 0.0), float(height))
-    return int(i0), int(math.ceil(i1)), int(j0), int(math.ceil(j1))
+    return int(i0), math.ceil(i1), int(j0), math.ceil(j1)
 
 
 @njit(inline="always")
@@ -341,10 +332,10 @@ def _blocked(kinds, sizes, absent, frames, own, hx, hy, hz, u, v, w, limit):
     return False
 
 
-@njit
-def _normal(kind, size, x, y, z):
+@njit(forceinline=True)
+def _normal(kind, sizes, g, x, y, z):
     """Returns the unit normal at a surface point, both in the geom's frame."""
-    a, b, c = f32(size[0]), f32(size[1]), f32(size[2])
+    a, b, c = f32(sizes[g, 0]), f32(sizes[g, 1]), f32(sizes[g, 2])
     if kind == PLANE:
         return f32(0), f32(0), f32(1)
     if kind == BOX:

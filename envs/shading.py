@@ -1,4 +1,4 @@
-"""Shading: the numba kernel that colours hits, and a model's lamps and textures as arrays.
+"""Shading: the numba kernel that colours hits, and a model's textures as arrays for it.
 
 The light is MuJoCo's: ambient, emission and Lambert's diffuse term of the headlight and of every
 lamp, with cones and attenuation, times colour and texture. Highlights, reflections, haze and
@@ -15,7 +15,7 @@ import mujoco
 import numpy as np
 from numba import njit
 
-from .rays import BOX, CAPSULE, CYLINDER, PLANE, local_point
+from .rays import BOX, CAPSULE, CYLINDER, PLANE, SPHERE, local_point
 
 SPOT, DIRECTIONAL, POINT = 0, 1, 2  # as mujoco.mjtLightType
 
@@ -24,173 +24,156 @@ _TURN = f32(0.5 / math.pi)
 _TINY = f32(1e-12)
 
 
-class Lamps(NamedTuple):
-    """The l lamps of a model beside the headlight; colours in [0, 1], float32."""
-
-    kind: np.ndarray  # (l,) int32
-    colour: np.ndarray  # (1|m, l, 3); 0 for a lamp that is out
-    cone: np.ndarray  # (l, 2): cosine of the cutoff, exponent
-    decay: np.ndarray  # (l, 3): constant, linear (1/m), quadratic (1/m^2)
-    ambient: np.ndarray  # (1|m, 3) of everything
-    headlight: np.ndarray  # (3,) diffuse
-
-
 class Textures(NamedTuple):
     """The textures of a model with their halvings (mip levels), flat in one array."""
 
     texels: np.ndarray  # (bytes,) uint8
     start: np.ndarray  # (textures, levels) int64, where a level begins
-    shape: np.ndarray  # (textures, 3) int64: width, height of a face, number of levels
-    cube: np.ndarray  # (textures,) bool: six faces a level
+    shape: np.ndarray  # (textures, 4) int64: width, height of a face, levels, 1 if a cube map
     sky: int  # the skybox, or -1
-
-
-class Paint(NamedTuple):
-    """What the g geoms of a model look like."""
-
-    rgba: np.ndarray  # (1|m, g, 4) float32
-    emission: np.ndarray  # (g,) float32
-    texture: np.ndarray  # (g,) int32, -1 for none
-    repeat: np.ndarray  # (g, 2) float32
-    uniform: np.ndarray  # (g,) bool: repeats count per two metres, not per face
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def shade(
-    kind,
-    size,
-    window,
-    look,
-    frames,
-    depth,
-    geom,
-    normal,
-    lamp,
-    aim,
-    lit,
-    lamps,
-    paint,
-    textures,
-    rgb,
-):
+    kind, size, window, look, frames, depth, geom, normal,
+    lamps, lit, glow, paint, texture, textures, rgb,
+):  # fmt: skip
     """Writes the picture `rgb`, (m, h, w, 3) uint8, of what `rays.cast` found.
 
-    `lamp` (m, l, 3) is as in `rays.occlude`, `aim` (m, l, 3) the direction a lamp points to;
-    `lit` is `rays.occlude`'s, or (m, h, w, 0) where nothing casts a shadow.
+    Of a lamp, `lamps` (m, l, 14) float32 holds [0:3] its place relative to the camera, or where
+    it is directional the way to it, [3:6] its aim, [6:9] its colour, [9:12] its attenuation, [12]
+    the cosine of its cutoff (-2: shines to all sides) and [13] its exponent (-1: directional);
+    `glow` (1|m, 6) holds ambient and headlight; `lit` is `rays.occlude`'s, or (m, h, w, 0) where
+    nothing casts a shadow. Of a geom, `paint` (1|m, g, 7) float32 holds red, green, blue,
+    emission, texture repeats along both axes and whether these count per two metres; `texture`
+    (g,) int32 is -1 for none.
     """
     for s in range(depth.shape[0]):
         left, top, dx, dy = window[min(s, window.shape[0] - 1)]
         kinds, sizes = kind[min(s, kind.shape[0] - 1)], size[min(s, size.shape[0] - 1)]
-        rgba, c = paint.rgba[min(s, paint.rgba.shape[0] - 1)], look[s]
-        front = (f32(c[2]), f32(c[5]), f32(c[8]))
+        colours, glows = paint[min(s, paint.shape[0] - 1)], glow[min(s, glow.shape[0] - 1)]
+        frame, own, out, c = frames[s], lamps[s], rgb[s], look[s]
+        c0, c3, c6 = f32(c[0]), f32(c[3]), f32(c[6])
+        c2, c5, c8 = f32(c[2]), f32(c[5]), f32(c[8])
         for i in range(depth.shape[1]):
             y = f32(top - (i + 0.5) * dy)
+            b0, b1, b2 = f32(c[1]) * y - c2, f32(c[4]) * y - c5, f32(c[7]) * y - c8
             for j in range(depth.shape[2]):
-                x, g, out = f32(left + (j + 0.5) * dx), geom[s, i, j], rgb[s, i, j]
-                u = f32(c[0]) * x + f32(c[1]) * y - front[0]
-                v = f32(c[3]) * x + f32(c[4]) * y - front[1]
-                w = f32(c[6]) * x + f32(c[7]) * y - front[2]
+                x, g = f32(left + (j + 0.5) * dx), geom[s, i, j]
+                u, v, w = c0 * x + b0, c3 * x + b1, c6 * x + b2
                 if g < 0:
-                    _write(out, _sky(textures, u, v, w, f32(dy)))
-                    continue
-                t, n = depth[s, i, j], normal[s, i, j]
-                light = _light(
-                    s, t * u, t * v, t * w, n, front, lamp[s], aim[s], lit[s, i, j], lamps
-                )
-                e, skin = paint.emission[g], (f32(1), f32(1), f32(1))
-                if paint.texture[g] >= 0:
-                    slope = abs(n[0] * u + n[1] * v + n[2] * w)
-                    grain = t * f32(dy) * (u * u + v * v + w * w) / max(slope, f32(1e-3))
-                    p = local_point(frames[s, g], x, y, t)
-                    skin = _skin(textures, paint, g, kinds[g], sizes[g], p, grain)
-                r = min(rgba[g, 0] * (light[0] + e), f32(1)) * skin[0]
-                q = min(rgba[g, 1] * (light[1] + e), f32(1)) * skin[1]
-                b = min(rgba[g, 2] * (light[2] + e), f32(1)) * skin[2]
-                _write(out, (r, q, b))
+                    r, q, b = _sky(textures, u, v, w, f32(dy))
+                else:
+                    t, a = depth[s, i, j], colours[g, 3]
+                    n0, n1, n2 = normal[s, i, j, 0], normal[s, i, j, 1], normal[s, i, j, 2]
+                    head = max(n0 * c2 + n1 * c5 + n2 * c8, f32(0))
+                    r, q, b = glows[0], glows[1], glows[2]
+                    r, q, b = r + head * glows[3], q + head * glows[4], b + head * glows[5]
+                    for k in range(own.shape[0]):
+                        if lit.shape[3] == 0 or lit[s, i, j, k]:
+                            power = _power(own, k, t * u, t * v, t * w, n0, n1, n2)
+                            r, q, b = (
+                                r + power * own[k, 6],
+                                q + power * own[k, 7],
+                                b + power * own[k, 8],
+                            )
+                    r = min(colours[g, 0] * (r + a), f32(1))
+                    q = min(colours[g, 1] * (q + a), f32(1))
+                    b = min(colours[g, 2] * (b + a), f32(1))
+                    if texture[g] >= 0:
+                        slope = max(abs(n0 * u + n1 * v + n2 * w), f32(1e-3))
+                        grain = t * f32(dy) * (u * u + v * v + w * w) / slope
+                        p0, p1, p2 = local_point(frame[g], x, y, t)
+                        tr, tq, tb = _skin(
+                            textures, texture[g], colours, g, kinds[g], sizes, p0, p1, p2, grain
+                        )
+                        r, q, b = r * tr, q * tq, b * tb
+                out[i, j, 0] = np.uint8(f32(255) * r + f32(0.5))
+                out[i, j, 1] = np.uint8(f32(255) * q + f32(0.5))
+                out[i, j, 2] = np.uint8(f32(255) * b + f32(0.5))
 
 
-@njit(inline="always")
-def _write(out, colour):
-    for k in range(3):
-        out[k] = np.uint8(f32(255) * colour[k] + f32(0.5))
+@njit(forceinline=True)
+def _power(lamps, k, x, y, z, n0, n1, n2):
+    """Returns how much of a lamp's colour a point sends back that is at (x, y, z) of the camera."""
+    u, v, w = lamps[k, 0], lamps[k, 1], lamps[k, 2]
+    if lamps[k, 13] >= f32(0):
+        u, v, w = u - x, v - y, w - z
+    cosine = n0 * u + n1 * v + n2 * w
+    if cosine <= f32(0):
+        return f32(0)
+    distance = math.sqrt(u * u + v * v + w * w)
+    power = cosine / distance
+    if lamps[k, 13] < f32(0):
+        return power
+    power /= lamps[k, 9] + distance * (lamps[k, 10] + distance * lamps[k, 11])
+    if lamps[k, 12] > f32(-2):
+        toward = -(u * lamps[k, 3] + v * lamps[k, 4] + w * lamps[k, 5]) / distance
+        if toward < lamps[k, 12] or toward <= f32(0):
+            return f32(0)
+        power *= _raised(toward, lamps[k, 13])
+    return power
 
 
-@njit
-def _light(s, x, y, z, n, front, lamp, aim, lit, lamps):
-    """Returns the light on a point (x, y, z), relative to the camera, with normal n."""
-    row = min(s, lamps.ambient.shape[0] - 1)
-    head = max(n[0] * front[0] + n[1] * front[1] + n[2] * front[2], f32(0))
-    r = lamps.ambient[row, 0] + head * lamps.headlight[0]
-    g = lamps.ambient[row, 1] + head * lamps.headlight[1]
-    b = lamps.ambient[row, 2] + head * lamps.headlight[2]
-    for k in range(lamps.kind.shape[0]):
-        if lit.shape[0] > 0 and not lit[k]:
-            continue
-        u, v, w = f32(lamp[k, 0]), f32(lamp[k, 1]), f32(lamp[k, 2])
-        if lamps.kind[k] != DIRECTIONAL:
-            u, v, w = u - x, v - y, w - z
-        cosine = n[0] * u + n[1] * v + n[2] * w
-        if cosine <= f32(0):
-            continue
-        distance = math.sqrt(u * u + v * v + w * w)
-        power = cosine / distance
-        if lamps.kind[k] != DIRECTIONAL:
-            decay = lamps.decay[k]
-            power /= decay[0] + distance * (decay[1] + distance * decay[2])
-        if lamps.kind[k] == SPOT:
-            toward = -(u * f32(aim[k, 0]) + v * f32(aim[k, 1]) + w * f32(aim[k, 2])) / distance
-            if toward < lamps.cone[k, 0]:
-                continue
-            power *= f32(max(toward, f32(0)) ** lamps.cone[k, 1])
-        colour = lamps.colour[min(s, lamps.colour.shape[0] - 1), k]
-        r, g, b = r + power * colour[0], g + power * colour[1], b + power * colour[2]
-    return r, g, b
+@njit(forceinline=True)
+def _raised(x, exponent):
+    """Returns x to an exponent >= 0, by squaring where that is whole: it mostly is, and small."""
+    whole = int(exponent)
+    if f32(whole) != exponent:
+        return math.exp(exponent * math.log(x))
+    out = f32(1)
+    while whole > 0:
+        out = out * x if whole & 1 else out
+        x, whole = x * x, whole >> 1
+    return out
 
 
-@njit
+@njit(forceinline=True)
 def _sky(textures, u, v, w, grain):
-    if textures.sky < 0:
+    sky = textures.sky
+    if sky < 0:
         return f32(0), f32(0), f32(0)
     face, a, b = _face(u, w, -v)
-    return _texel(
-        textures, textures.sky, face, a, b, f32(0.5) * grain * f32(textures.shape[textures.sky, 0])
-    )
+    return _texel(textures, sky, face, a, b, f32(0.5) * grain * f32(textures.shape[sky, 0]))
 
 
-@njit
-def _skin(textures, paint, g, kind, size, p, grain):
-    """Returns the texture's colour at the point p of a geom's surface; `grain` is a pixel in m."""
-    tex = paint.texture[g]
-    a, b = f32(size[0]), f32(size[1])
-    c = f32(size[2])
+@njit(forceinline=True)
+def _skin(textures, tex, paint, g, kind, sizes, p0, p1, p2, grain):
+    """Returns the texture's colour at a point p of a geom's surface; `grain` is a pixel in m."""
+    a, b, c = f32(sizes[g, 0]), f32(sizes[g, 1]), f32(sizes[g, 2])
     if kind == CYLINDER or kind == CAPSULE:
         b, c = a, b
-    elif kind != PLANE and kind != BOX and c == f32(0):
+    elif kind == SPHERE:
         b, c = a, a
-    x, y, z = p[0] / max(a, _TINY), p[1] / max(b, _TINY), p[2] / max(c, _TINY)
+    x, y, z = p0 / max(a, _TINY), p1 / max(b, _TINY), p2 / max(c, _TINY)
     if kind == CAPSULE and abs(z) > f32(1):
-        z = math.copysign(f32(1) + (abs(p[2]) - c) / a, z)
+        z = math.copysign(f32(1) + (abs(p2) - c) / a, z)
     width, height = f32(textures.shape[tex, 0]), f32(textures.shape[tex, 1])
-    if textures.cube[tex]:
-        if paint.uniform[g]:
+    face, u, v = 0, f32(0), f32(0)
+    if textures.shape[tex, 3] == 1:
+        per_metre = width / max(a, b, c)
+        if paint[g, 6] > f32(0):
             x, y, z = x * a, y * b, z * c
         face, u, v = _face(x, y, z)
-        return _texel(textures, tex, face, u, v, f32(0.5) * width * grain / max(a, b, c))
-    su, sv = max(paint.repeat[g, 0], f32(0)), max(paint.repeat[g, 1], f32(0))
-    su, sv = (su if su > f32(0) else f32(1)), (sv if sv > f32(0) else f32(1))
-    if kind == PLANE and (a <= f32(0) or b <= f32(0)):
-        u = f32(0.5) * (p[0] if a <= f32(0) else x + f32(1)) * su - f32(0.5)
-        v = f32(-0.5) * (p[1] if b <= f32(0) else y - f32(1)) * sv - f32(0.5)
-        return _texel(textures, tex, 0, u, v, f32(0.5) * grain * max(su * width, sv * height))
-    if paint.uniform[g]:
-        su, sv = su * a, sv * b
-    u, v = _unwrap(kind, x, y, z)
-    return _texel(
-        textures, tex, 0, u * su, v * sv, f32(0.5) * grain * max(su * width / a, sv * height / b)
-    )
+    else:
+        su = paint[g, 4] if paint[g, 4] > f32(0) else f32(1)
+        sv = paint[g, 5] if paint[g, 5] > f32(0) else f32(1)
+        endless = kind == PLANE and (a <= f32(0) or b <= f32(0))
+        if paint[g, 6] > f32(0):
+            su, sv = su * (a if a > f32(0) else f32(1)), sv * (b if b > f32(0) else f32(1))
+        if endless:  # along an endless axis, a repeat is two metres
+            x = x if a > f32(0) else p0 - f32(1)
+            y = y if b > f32(0) else p1 + f32(1)
+        u, v = _unwrap(kind, x, y, z)
+        u, v = u * su, v * sv
+        if endless:
+            u, v = u - f32(0.5), v - f32(0.5)
+        a, b = (a if a > f32(0) else f32(1)), (b if b > f32(0) else f32(1))
+        per_metre = max(su * width / a, sv * height / b)
+    return _texel(textures, tex, face, u, v, f32(0.5) * grain * per_metre)
 
 
-@njit
+@njit(forceinline=True)
 def _unwrap(kind, x, y, z):
     """Returns the texture coordinates that MuJoCo gives a point of a unit-sized primitive."""
     half = f32(0.5)
@@ -214,7 +197,7 @@ def _unwrap(kind, x, y, z):
     return u, half - f32(2) * _TURN * math.asin(min(max(z, f32(-1)), f32(1)))
 
 
-@njit
+@njit(forceinline=True)
 def _face(x, y, z):
     """Returns the face of a cube map that a direction meets, and where on it (OpenGL's order)."""
     a, b, c = abs(x), abs(y), abs(z)
@@ -237,26 +220,31 @@ def _texel(textures, tex, face, u, v, spread):
         spread, level = spread * f32(0.5), level + 1
     w, h = max(textures.shape[tex, 0] >> level, 1), max(textures.shape[tex, 1] >> level, 1)
     start = textures.start[tex, level] + face * w * h * 3
-    if textures.cube[tex]:
-        u, v = u * w - f32(0.5), v * h - f32(0.5)
-    else:
-        u, v = (u - math.floor(u)) * w - f32(0.5), (v - math.floor(v)) * h - f32(0.5)
-    j, i = math.floor(u), math.floor(v)
-    fu, fv = f32(u - j), f32(v - i)
-    if textures.cube[tex]:
-        j0, j1 = min(max(j, 0), w - 1), min(max(j + 1, 0), w - 1)
-        i0, i1 = min(max(i, 0), h - 1), min(max(i + 1, 0), h - 1)
-    else:
-        j0, j1, i0, i1 = j % w, (j + 1) % w, i % h, (i + 1) % h
-    a, b = start + 3 * (i0 * w + j0), start + 3 * (i0 * w + j1)
-    c, d = start + 3 * (i1 * w + j0), start + 3 * (i1 * w + j1)
-    pa, pb = (f32(1) - fu) * (f32(1) - fv), fu * (f32(1) - fv)
-    pc, pd = (f32(1) - fu) * fv, fu * fv
+    cube = textures.shape[tex, 3] == 1
+    if not cube:
+        u, v = u - np.floor(u), v - np.floor(v)
+    u, v = u * f32(w) - f32(0.5), v * f32(h) - f32(0.5)
+    j, i = int(np.floor(u)), int(np.floor(v))
+    fu, fv = u - f32(j), v - f32(i)
+    j1, i1 = j + 1, i + 1
+    if j < 0:
+        j = 0 if cube else w - 1
+    if i < 0:
+        i = 0 if cube else h - 1
+    if j1 >= w:
+        j1 = w - 1 if cube else 0
+    if i1 >= h:
+        i1 = h - 1 if cube else 0
+    a, b = start + 3 * (i * w + j), start + 3 * (i * w + j1)
+    c, d = start + 3 * (i1 * w + j), start + 3 * (i1 * w + j1)
+    fv *= f32(1 / 255)
+    gv = f32(1 / 255) - fv
+    pa, pb, pc, pd = gv - fu * gv, fu * gv, fv - fu * fv, fu * fv
     q = textures.texels
     return (
-        (pa * q[a] + pb * q[b] + pc * q[c] + pd * q[d]) * f32(1 / 255),
-        (pa * q[a + 1] + pb * q[b + 1] + pc * q[c + 1] + pd * q[d + 1]) * f32(1 / 255),
-        (pa * q[a + 2] + pb * q[b + 2] + pc * q[c + 2] + pd * q[d + 2]) * f32(1 / 255),
+        pa * f32(q[a]) + pb * f32(q[b]) + pc * f32(q[c]) + pd * f32(q[d]),
+        pa * f32(q[a + 1]) + pb * f32(q[b + 1]) + pc * f32(q[c + 1]) + pd * f32(q[d + 1]),
+        pa * f32(q[a + 2]) + pb * f32(q[b + 2]) + pc * f32(q[c + 2]) + pd * f32(q[d + 2]),
     )
 
 
@@ -270,15 +258,14 @@ def textures(model: mujoco.MjModel) -> Textures:
             chunks.append(level.ravel())
             at += level.size
         faces = _faces(model, tex)
-        shapes.append((faces.shape[2], faces.shape[1], len(starts[-1])))
+        shapes.append((faces.shape[2], faces.shape[1], len(starts[-1]), len(faces) == 6))
     deepest = max((len(row) for row in starts), default=1)
     kinds = [int(kind) for kind in model.tex_type]
     skybox = int(mujoco.mjtTexture.mjTEXTURE_SKYBOX)
     return Textures(
         texels=np.concatenate([*chunks, np.zeros(1, np.uint8)]),
         start=np.array([row + [0] * (deepest - len(row)) for row in starts] or [[0]], np.int64),
-        shape=np.array(shapes or [(1, 1, 1)], np.int64),
-        cube=np.array([kind != int(mujoco.mjtTexture.mjTEXTURE_2D) for kind in kinds] or [False]),
+        shape=np.array(shapes or [(1, 1, 1, 0)], np.int64),
         sky=kinds.index(skybox) if skybox in kinds else -1,
     )
 
