@@ -47,16 +47,18 @@ def _python() -> Iterator[Finding]:
 
 def _packages() -> Iterator[Finding]:
     from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
 
     pins = ROOT / "constraints.txt"
     lines = pins.read_text().splitlines() if pins.exists() else []
-    tested = dict(line.split("==") for line in lines if "==" in line)
+    pairs = [line.split("==") for line in lines if "==" in line]
+    tested = {canonicalize_name(name): pin for name, pin in pairs}
     for requirement in map(Requirement, importlib.metadata.requires("umwelten") or ()):
         name = requirement.name
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
         found = version(name)
-        wanted = tested.get(name, found.partition("+")[0])
+        wanted = tested.get(canonicalize_name(name), found.partition("+")[0])
         if found == "absent" or not requirement.specifier.contains(found):
             yield "missing", name, f"{found}; needed {requirement.specifier}: pip install -e ."
         elif (name, found) in FAULTY:
