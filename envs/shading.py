@@ -152,6 +152,8 @@ def _skin(textures, tex, paint, g, kind, sizes, p0, p1, p2, grain):
     face, u, v = 0, f32(0), f32(0)
     if textures.shape[tex, 3] == 1:
         per_metre = width / max(a, b, c)
+        if kind == PLANE:
+            x, y = p0, p1
         if paint[g, 6] > f32(0):
             x, y, z = x * a, y * b, z * c
         face, u, v = _face(x, y, z)
@@ -182,9 +184,7 @@ def _unwrap(kind, x, y, z):
     if kind == BOX:
         if abs(z) >= abs(x) and abs(z) >= abs(y):
             return half + half * x, half - half * y
-        if abs(x) >= abs(y):
-            return half + math.copysign(half, x) * y, half - half * z
-        return half - math.copysign(half, y) * x, half - half * z
+        return half + half * (y if abs(x) >= abs(y) else x), half - half * z
     if kind == CYLINDER and abs(z) > f32(0.9999) and x * x + y * y < f32(0.9998):
         return half + half * x, half + half * y
     u = math.atan2(y, x) * _TURN
