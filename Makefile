@@ -11,8 +11,9 @@ PIP := PYTHONUNBUFFERED=1 .venv/bin/python -m pip install --no-input --disable-p
 demo: $(READY)
 	@.venv/bin/umwelten demo
 
+# One thread for each of the workers: more would wait for each other.
 test: $(READY)
-	@.venv/bin/python -m pytest -q -n 2 -m "not slow"
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 -m "not slow"
 
 lint: $(READY)
 	@.venv/bin/ruff check .

@@ -20,10 +20,12 @@ MAY = {  # what a room, or a file beside the rooms, may import beyond its own ro
     "world_models": {"nets", "registry"},
     "envs": {"robots", "registry"},
     "robots": {"registry"},
-    "learn": {"episodes", "rollout"},
+    "learn": {"episodes", "rollout", "checkpoint", "run"},
     "convert": {"episodes"},
     "episodes": {"shards"},
     "rollout": set(),
+    "checkpoint": set(),
+    "run": set(),
     "shards": set(),
     "nets": set(),
     "registry": set(),
@@ -33,6 +35,8 @@ LONG, WALL, FUNCTION = 200, 500, 60
 ODD = re.compile(r"Base|Manager|Util|Helper|Factory|Common")
 CODE_IN_FILES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
 SEEDS = {"np.random.seed", "numpy.random.seed", "random.seed", "torch.manual_seed"}
+DRAWS = {"default_rng", "Generator", "rand", "randn", "randint", "choice", "shuffle", "permutation"}
+DRAWS |= {"random", "normal", "uniform", "integers", "multinomial", "bootstrap"}
 ACTS = {"eval", "exec", "compile", "__import__", "yaml.load", "torch.load", "instantiate"}
 
 SOURCES = {
@@ -129,6 +133,12 @@ def forbidden(tree):
     return found
 
 
+def draws(tree):
+    """Returns the calls of a file that draw at random, or make what does."""
+    calls = [ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    return [call for call in calls if call.rpartition(".")[2] in DRAWS]
+
+
 def long_functions(tree):
     """Returns the functions that are longer than a page."""
     functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
@@ -162,6 +172,11 @@ def test_tests_and_benchmarks_are_short_and_documented(path):
     assert len(path.read_text().splitlines()) <= WALL
     assert long_functions(tree) == []
     assert ast.get_docstring(tree)
+
+
+@pytest.mark.parametrize("name", [n for n in ("score",) if n in TREES])
+def test_a_score_depends_on_its_seeds_alone(name):
+    assert draws(TREES[name]) == []
 
 
 def test_most_files_are_small():
@@ -226,6 +241,12 @@ def test_the_check_sees_torch_behind_two_imports():
 )
 def test_the_check_sees_what_is_forbidden(code):
     assert forbidden(ast.parse(code))
+
+
+@pytest.mark.parametrize("code", ["rng.choice(x)", "np.random.default_rng(0)", "random.random()"])
+def test_the_check_sees_a_draw(code):
+    assert draws(ast.parse(code))
+    assert not draws(ast.parse("np.random.SeedSequence(1).generate_state(3)"))
 
 
 def test_the_check_lets_good_code_pass():
