@@ -62,21 +62,31 @@ def median_ms(call, repeats: int = 200) -> float:
     return round(float(np.median(times[10:])), 4)
 
 
-def read(folder: str, keys: tuple[str, ...] | None) -> dict[str, float]:
+def read(folder: str, keys: tuple[str, ...] | None) -> dict:
     """Returns ms to open a folder, to look for news, and to sample a batch from it."""
     start = time.perf_counter()
     episodes = Episodes(folder, keys=keys)
     opened = 1e3 * (time.perf_counter() - start)
     time.sleep(2.1)  # a folder that changed this moment is listed again at each refresh
     episodes.refresh()
+    nothing_new = median_ms(episodes.refresh)
     rng = np.random.default_rng(0)
-    return {
+    result = {
         "episodes": len(episodes),
         "steps": episodes.steps,
         "open_ms": round(opened, 2),
-        "refresh_ms": median_ms(episodes.refresh),
+        "refresh_ms": nothing_new,
         "sample_ms": median_ms(lambda: episodes.sample(rng, WINDOWS, STEPS)),
+        "refresh_with_one_new_shard_ms": [],
     }
+    first = Path(folder, "shard-000000.safetensors").read_bytes()
+    for number in range(3):  # the first of them doubles the arrays
+        Path(folder, f"shard-90000{number}.safetensors").write_bytes(first)
+        start = time.perf_counter()
+        episodes.refresh()
+        took = 1e3 * (time.perf_counter() - start)
+        result["refresh_with_one_new_shard_ms"].append(round(took, 2))
+    return result
 
 
 def main() -> None:

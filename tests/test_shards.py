@@ -36,6 +36,7 @@ def stream(lengths, n=2, width=3):
                 "reward": rng.random(n),
                 "action": rng.random((n, 2)),
                 "proprio": rng.random((n, width)),
+                "label/contact": rng.random(n) < 0.5,
                 "label/number": rng.integers(0, 9, n, np.int32),
                 "episode/seed": np.arange(n),
             }
@@ -152,6 +153,8 @@ def test_a_write_that_the_system_refuses_keeps_the_episode_in_hand(tmp_path):
         ) as e:
             recorder.add(steps[30])
         assert e.value.errno == errno.EFBIG
+        with pytest.raises(OSError):
+            recorder.in_hand()  # a checkpoint must not be made without the finished episode
         assert files(tmp_path) == before and len(list(tmp_path.iterdir())) == len(before)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -182,6 +185,21 @@ def test_a_full_disk_is_said_and_survived(tmp_path):
         assert len(Episodes(tmp_path)) == held + 1
     finally:
         subprocess.run(["umount", "-l", tmp_path], check=True)
+
+
+def test_set_aside_moves_later_shards_and_deletes_none(tmp_path):
+    names = record(tmp_path, stream([3, 4, 5]))
+    before = files(tmp_path)
+    assert set_aside(tmp_path, names) == [] and not (tmp_path / "aside").exists()
+    for turn in range(2):  # a run may be resumed twice from one checkpoint
+        assert set_aside(tmp_path, names[:2]) == names[2:]
+        assert files(tmp_path) == {name: before[name] for name in names[:2]}
+        assert files(tmp_path / "aside" / f"{turn:03d}") == {n: before[n] for n in names[2:]}
+        assert len(Episodes(tmp_path)) == 2 < len(names)
+        for name in names[2:]:
+            (tmp_path / name).write_bytes(before[name])
+    with pytest.raises(FileNotFoundError, match="shard-000099"):
+        set_aside(tmp_path, ["shard-000099.safetensors"])
 
 
 @pytest.fixture
@@ -357,6 +375,17 @@ def test_a_refused_shard_changes_nothing_in_open_episodes(shard):
         assert len(episodes) == 3 and all(np.array_equal(before[key], again[key]) for key in before)
     (shard.parent / "shard-000002.safetensors").write_bytes(good)
     assert episodes.refresh() == 6
+
+
+def test_a_mapped_byte_never_becomes_a_wrong_bool(shard, monkeypatch):
+    header, data = parts(shard)
+    put(header, data, "label/contact", np.arange(12, dtype=np.uint8))
+    forge(shard, header, data)
+    assert refused(shard)  # in memory it is seen at once
+    monkeypatch.setattr(shards, "_SMALL_SHARD", 0)
+    monkeypatch.setattr(shards, "_SMALL_STEP", 0)
+    contact = [Episodes(shard.parent).episode(i)["label/contact"] for i in range(3)]
+    assert np.concatenate(contact).view(np.uint8).tolist() == [0] + 11 * [1]
 
 
 def test_data_is_aligned_for_every_dtype(shard):
