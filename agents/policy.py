@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import numpy as np
 
 Carry = dict[str, np.ndarray]
+Step = dict[str, np.ndarray]
 
 
 class Policy(ABC):
@@ -17,9 +19,116 @@ class Policy(ABC):
         """Returns the carry of len(seeds) rows; row i draws from a stream that seeds[i] names."""
 
     @abstractmethod
-    def act(self, step: dict[str, np.ndarray], carry: Carry) -> tuple[np.ndarray, Carry]:
+    def act(self, step: Step, carry: Carry) -> tuple[np.ndarray, Carry]:
         """Returns the actions `(n, nu)` float32 for the step and the carry to pass next time.
 
         Rows where `step["first"]` is True begin an episode: nothing of the carry but the random
         stream may reach their actions.
         """
+
+
+class Random(Policy):
+    """Draws actions uniformly from [-1, 1], each row from its own stream."""
+
+    def __init__(self, nu: int):
+        self.nu = nu
+
+    def start(self, seeds: np.ndarray) -> Carry:
+        return {"seed": np.asarray(seeds, np.int64), "count": np.zeros(len(seeds), np.int64)}
+
+    def act(self, step: Step, carry: Carry) -> tuple[np.ndarray, Carry]:
+        rows = zip(carry["seed"].tolist(), carry["count"].tolist(), strict=True)
+        action = np.stack([_stream(s, c).uniform(-1, 1, self.nu) for s, c in rows])
+        return action.astype(np.float32), carry | {"count": carry["count"] + 1}
+
+
+class Expert(Policy):
+    """Does what the task's script says; it looks at the world itself, not at the step."""
+
+    def __init__(self, env):
+        self._world = env.unwrapped
+        self._world.expert  # noqa: B018 (an AttributeError now, not at the first step)
+
+    def start(self, seeds: np.ndarray) -> Carry:
+        return {}
+
+    def act(self, step: Step, carry: Carry) -> tuple[np.ndarray, Carry]:
+        return np.atleast_2d(self._world.expert()), carry
+
+
+class Replay(Policy):
+    """Repeats recorded actions `(t, n, nu)` or `(t, nu)` from each episode's first step on.
+
+    After the last recorded action it stays with that one.
+    """
+
+    def __init__(self, actions: np.ndarray):
+        self._actions = np.asarray(actions, np.float32)
+        if self._actions.ndim == 2:
+            self._actions = self._actions[:, None]
+
+    def start(self, seeds: np.ndarray) -> Carry:
+        return {"at": np.zeros(len(seeds), np.int64)}
+
+    def act(self, step: Step, carry: Carry) -> tuple[np.ndarray, Carry]:
+        at = np.where(step["first"], 0, carry["at"])
+        n = len(at)
+        rows = np.arange(n) if self._actions.shape[1] == n else np.zeros(n, int)
+        action = self._actions[np.minimum(at, len(self._actions) - 1), rows]
+        return action, {"at": at + 1}
+
+
+class Chunked(Policy):
+    """Asks `propose(step) -> (n, h, nu)` for a chunk, executes `execute` of it, and asks again."""
+
+    def __init__(self, propose: Callable[[Step], np.ndarray], horizon: int, nu: int, execute: int):
+        if not 1 <= execute <= horizon:
+            raise ValueError(f"execute is 1 to the horizon {horizon}, got {execute}")
+        self._propose, self._shape, self._execute = propose, (horizon, nu), execute
+
+    def start(self, seeds: np.ndarray) -> Carry:
+        n = len(seeds)
+        return {
+            "chunk": np.zeros((n, *self._shape), np.float32),
+            "at": np.full(n, self._execute, np.int64),
+        }
+
+    def act(self, step: Step, carry: Carry) -> tuple[np.ndarray, Carry]:
+        at = np.where(step["first"], self._execute, carry["at"])
+        due, chunk = at >= self._execute, carry["chunk"]
+        if due.any():
+            fresh = np.asarray(self._propose(step), np.float32)
+            if fresh.shape != chunk.shape:
+                raise ValueError(f"propose returns shape {chunk.shape}, got {fresh.shape}")
+            chunk, at = np.where(due[:, None, None], fresh, chunk), np.where(due, 0, at)
+        return chunk[np.arange(len(at)), at], {"chunk": chunk, "at": at + 1}
+
+
+class Warmup(Policy):
+    """Acts at random for the first `steps` steps of each row, then as `policy` does."""
+
+    def __init__(self, policy: Policy, nu: int, steps: int):
+        self._random, self._policy, self._steps = Random(nu), policy, steps
+
+    def start(self, seeds: np.ndarray) -> Carry:
+        return {**self._policy.start(seeds), "warmup": np.zeros(len(seeds), np.int64)} | {
+            f"random/{k}": v for k, v in self._random.start(seeds).items()
+        }
+
+    def act(self, step: Step, carry: Carry) -> tuple[np.ndarray, Carry]:
+        count = carry["warmup"]
+        inner = {k: v for k, v in carry.items() if k != "warmup" and not k.startswith("random/")}
+        if (count < self._steps).all():
+            mine = {k[7:]: v for k, v in carry.items() if k.startswith("random/")}
+            action, mine = self._random.act(step, mine)
+            spent = {f"random/{k}": v for k, v in mine.items()}
+            return action, carry | spent | {"warmup": count + 1}
+        # The policy meets its first step in the middle of an episode: to it, that is a first step.
+        begin = step["first"] | (count == self._steps)
+        action, inner = self._policy.act(step | {"first": begin}, inner)
+        return action, carry | inner | {"warmup": count + 1}
+
+
+def _stream(seed: int, count: int) -> np.random.Generator:
+    # The counter's low word runs within a draw, its second word between draws.
+    return np.random.Generator(np.random.Philox(key=seed, counter=[0, count, 0, 0]))

@@ -1,0 +1,260 @@
+"""Learn: windows in, metrics out; the one training loop, offline and online, exact over a kill."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from . import checkpoint
+from .episodes import Episodes, Recorder, set_aside
+from .rollout import rollout
+from .run import Run
+
+
+class Learner(Protocol):
+    """What can be trained: any object with these (a world model, a policy)."""
+
+    window: int  # steps of a window
+    batch_size: int  # windows of a batch
+    device: torch.device
+
+    def update(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]: ...
+    def checkpoint(self) -> dict[str, torch.Tensor]: ...
+    def restore(self, tensors: dict[str, torch.Tensor]) -> None: ...
+
+
+class NotFinite(RuntimeError):
+    """A loss or gradient stopped being a finite number; the last checkpoint is intact."""
+
+
+@dataclass
+class Progress:
+    """Where a training stands; all of it is in the checkpoint."""
+
+    updates: int = 0
+    env_steps: int = 0  # decisions taken, resets not counted
+    owed: float = 0.0  # updates that env steps have earned and that are not done yet
+    seeded: bool = False  # the updates of `pretrain` are owed or done
+    episodes: int = 0
+    returns: list[float] = field(default_factory=list)  # of each row's episode in hand
+
+    @property
+    def atoms(self) -> int:
+        """Updates and env steps together: grows by every piece of work, so it orders files."""
+        return self.updates + self.env_steps
+
+
+def train(
+    learner: Learner,
+    run: Run,
+    *,
+    sources: tuple = (),
+    env=None,
+    policy=None,
+    steps: int,
+    ratio: float = 1.0,
+    seed: int = 0,
+    seed_steps: int = 0,
+    pretrain: int = 0,
+    log_every: int = 250,
+    save_every: int = 5000,
+    evaluate: Callable[[Progress], dict] | None = None,
+    evaluate_every: int = 0,
+    watch: Callable[[Progress, dict], None] | None = None,
+) -> Progress:
+    """Trains until `steps` are done, going on from the run's newest checkpoint if it has one.
+
+    Offline (env None): `steps` updates from the episodes in the folders `sources`. Online: `steps`
+    env steps; the world's episodes are recorded into the run and learnt from together with
+    `sources`. Once `seed_steps` are taken, `pretrain` updates are done at once, then `ratio` for
+    every env step. env: a BatchEnv in NEXT_STEP mode; policy: what acts in it.
+
+    Every `evaluate_every` env steps (offline: updates) `evaluate(progress)` may return numbers to
+    log. `watch(progress, metrics)` is called after each update and env step, to draw a bar.
+    Checkpoints come every `save_every` updates, at the end, and at Ctrl-C. On a CPU and at a fixed
+    number of threads, a killed and resumed training equals an uninterrupted one bit for bit.
+
+    Raises NotFinite when a logged metric is not finite, and ValueError if there is nothing to
+    learn from.
+    """
+    loop = _Loop(learner, run, sources, env, policy, seed)
+    loop.resume()
+    p, mark = loop.progress, "update" if env is None else "step"
+    with _Interrupt() as interrupt:
+        for kind in loop.run(steps, ratio, seed_steps, pretrain):
+            if watch:
+                watch(p, loop.metrics)
+            if kind == "update" and p.updates % log_every == 0:
+                loop.log()
+            due = (p.updates if env is None else p.env_steps) // (evaluate_every or steps + 1)
+            if evaluate and kind == mark and due > loop.judged:
+                loop.judged = due
+                run.log(kind="score", updates=p.updates, env_steps=p.env_steps, **evaluate(p))
+            if interrupt.caught or (kind == "update" and p.updates % save_every == 0):
+                loop.save()
+            if interrupt.caught:
+                raise KeyboardInterrupt
+    loop.save()
+    return p
+
+
+class _Interrupt:
+    """Holds Ctrl-C and SIGTERM back until an atom is done; a second one acts at once."""
+
+    def __enter__(self) -> _Interrupt:
+        self.caught = False
+        self._before = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._catch)
+        return self
+
+    def _catch(self, number: int, frame) -> None:
+        if self.caught:
+            raise KeyboardInterrupt
+        self.caught = True
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+class _Loop:
+    """The state of a training between two atoms (one update, or one step of all rows)."""
+
+    def __init__(self, learner, run, sources, env, policy, seed):
+        self.learner, self.run_folder, self.env = learner, run, env
+        self.progress, self.metrics, self.judged = Progress(), {}, 0
+        root = np.random.SeedSequence(seed)
+        self.rng = np.random.Generator(np.random.PCG64(root.spawn(1)[0]))
+        self.recorder = self.rollout = None
+        paths = [*sources]
+        if env is not None:
+            self.recorder = Recorder(run.episodes, {"fingerprint": env.fingerprint})
+            paths.append(run.episodes)
+            self.rollout = rollout(env, policy, _row_seeds(root, env.num_envs))
+            self.progress.returns = [0.0] * env.num_envs
+        if not paths:
+            raise ValueError("nothing to learn from: give a world, or folders of episodes")
+        self._sources, self._paths = bool(sources), paths
+        self.data = None
+
+    def run(self, steps: int, ratio: float, seed_steps: int, pretrain: int):
+        """Yields "update" or "step" after each atom, until `steps` are done."""
+        p = self.progress
+        if self.env is None:
+            while p.updates < steps:
+                self.update()
+                yield "update"
+            return
+        while True:
+            if p.owed >= 1 and (self._sources or p.episodes):
+                p.owed -= 1
+                self.update()
+                yield "update"
+            elif p.env_steps < steps:
+                before = p.env_steps
+                self.step()
+                if p.env_steps >= seed_steps:
+                    p.owed += ratio * (p.env_steps - max(before, seed_steps))
+                    p.owed += 0 if p.seeded else pretrain
+                    p.seeded = True
+                yield "step"
+            else:
+                return
+
+    def step(self) -> None:
+        step = next(self.rollout)
+        p = self.progress
+        p.episodes += self.recorder.add(step)
+        p.env_steps += int((~step["first"]).sum())
+        returns = np.where(step["first"], 0.0, p.returns) + step["reward"]
+        p.returns = returns.tolist()
+        if step["last"].any():
+            ended = returns[step["last"]]
+            extra = {}
+            if "label/success" in step:
+                extra["success"] = float(step["label/success"][step["last"]].mean())
+            self.run_folder.log(
+                kind="episode", updates=p.updates, env_steps=p.env_steps,
+                **{"return": float(ended.mean())}, **extra,
+            )  # fmt: skip
+
+    def update(self) -> None:
+        if self.data is None:
+            self.data = Episodes(self._paths)
+        elif self.recorder is not None:
+            self.data.refresh()
+        batch = self.data.sample(self.rng, self.learner.batch_size, self.learner.window)
+        device = self.learner.device
+        tensors = {k: torch.from_numpy(v).to(device) for k, v in batch.items()}
+        self.metrics = self.learner.update(tensors)
+        self.progress.updates += 1
+
+    def log(self) -> None:
+        values = {k: float(v) for k, v in self.metrics.items()}
+        bad = [k for k, v in values.items() if not math.isfinite(v)]
+        p = self.progress
+        self.run_folder.log(kind="train", updates=p.updates, env_steps=p.env_steps, **values)
+        if bad:
+            raise NotFinite(
+                f"{', '.join(bad)} not finite at update {p.updates}; the last good checkpoint is "
+                f"in {self.run_folder.checkpoints}: lower the learning rate or look at the data"
+            )
+
+    def save(self) -> None:
+        p = self.progress
+        arrays, shards = {}, []
+        if self.recorder is not None:
+            self.recorder.flush()
+            shards = self.recorder.names()
+            arrays |= {f"rollout/{k}": v for k, v in self.rollout.save().items()}
+            arrays |= {f"hand/{k}": v for k, v in self.recorder.in_hand().items()}
+        state = {
+            "schema": 1, "progress": vars(p), "judged": self.judged, "shards": shards,
+            "rng": _plain(self.rng.bit_generator.state), "threads": torch.get_num_threads(),
+        }  # fmt: skip
+        checkpoint.save(
+            self.run_folder.checkpoints, p.atoms,
+            self.learner.checkpoint(), arrays, state,
+        )  # fmt: skip
+
+    def resume(self) -> None:
+        path = checkpoint.latest(self.run_folder.checkpoints)
+        if path is None:
+            if self.recorder is not None:
+                set_aside(self.run_folder.episodes, [])
+                self.recorder = Recorder(self.recorder.path, {"fingerprint": self.env.fingerprint})
+            return
+        tensors, arrays, state = checkpoint.load(path)
+        self.learner.restore(tensors)
+        vars(self.progress).update(state["progress"])
+        self.judged = state["judged"]
+        self.rng.bit_generator.state = state["rng"]
+        self.run_folder.forget(self.progress.atoms)
+        if self.recorder is not None:
+            set_aside(self.run_folder.episodes, state["shards"])
+            self.recorder = Recorder(self.recorder.path, {"fingerprint": self.env.fingerprint})
+            self.recorder.restore(_part(arrays, "hand/"))
+            self.rollout.load(_part(arrays, "rollout/"))
+
+
+def _part(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {k[len(prefix) :]: v for k, v in arrays.items() if k.startswith(prefix)}
+
+
+def _row_seeds(root: np.random.SeedSequence, n: int) -> list[int]:
+    """Row seeds of a run, below 2^31; those from 2^31 on are reserved for scoring."""
+    return [int(s) >> 1 for s in root.generate_state(n)]
+
+
+def _plain(state: dict) -> dict:
+    return json.loads(json.dumps(state, default=int))
