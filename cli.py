@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import sys
 from collections.abc import Callable
 
@@ -26,13 +27,18 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a command line and returns its exit code: 0, 2 for a refusal, 130 for Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        return _run(arguments)
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
     except (config.ConfigError, registry.UnknownName) as refusal:
         print(f"umwelten: {refusal}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\numwelten: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader has seen enough, as in `umwelten list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def _run(arguments: list[str]) -> int:
@@ -83,13 +89,14 @@ def help_of(function: Callable) -> str:
     summary, examples = _summary(function)
     keys = config.schema(function).values()
     name = function.__name__.rstrip("_")
-    bare = "".join(f" [{key.name}]" for key in keys if key.bare)
+    usage = "".join(f" [{key.name}]" for key in keys if key.bare)
+    usage += "" if all(key.bare for key in keys) else " [key=value ...]"
     rows = [(key.name, _kind(key), key.about) for key in keys]
     wide = [max((len(row[i]) for row in rows), default=0) for i in (0, 1)]
     lines = [f"  {k:<{wide[0]}}  {kind:<{wide[1]}}  {about}".rstrip() for k, kind, about in rows]
     lines += [f"  {group}={'|'.join(names)}" for group, names in _presets(function).items()]
     return "\n".join(
-        [f"usage: umwelten {name}{bare} [key=value ...]", "", summary]
+        [f"usage: umwelten {name}{usage}", "", summary]
         + (["", "keys:", *lines] if lines else [])
         + ["", "examples:", *(f"  {example}" for example in examples)]
     )

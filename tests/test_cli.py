@@ -152,3 +152,9 @@ def test_the_process_answers_as_the_function_does():
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "umwelten: no verb 'trian'; did you mean 'train'?\n"
     assert run("list", "robots").returncode == 0
+
+
+def test_a_reader_that_goes_away_leaves_no_traceback():
+    command = f"{sys.executable} -m umwelten list | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert (done.stdout.strip(), done.stderr) == ("tasks", "")

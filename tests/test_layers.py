@@ -27,10 +27,11 @@ MAY = {  # what a room, or a file beside the rooms, may import beyond its own ro
     "checkpoint": set(),
     "run": set(),
     "shards": set(),
-    "nets": set(),
+    "nets": {"kernels"},
+    "kernels": set(),
     "registry": set(),
 }
-TORCH_SIDE = {"agents", "world_models", "nets", "learn"}
+TORCH_SIDE = {"agents", "world_models", "nets", "kernels", "learn"}
 LONG, WALL, FUNCTION = 200, 500, 60
 ODD = re.compile(r"Base|Manager|Util|Helper|Factory|Common")
 CODE_IN_FILES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
