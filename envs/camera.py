@@ -28,8 +28,9 @@ class Camera(ABC):
     """Cameras of a model, seen in all rows of a Sim by one call.
 
     Draws geoms of groups 0 to 2 that are not wholly transparent, but none of the body that carries
-    the camera (unless that is the world); sites, tendons, skins and flexes are not drawn. Build
-    it before the first reset (`Sim.seal`). `far`, in m, is where sight ends.
+    the camera (unless that is the world); sites, tendons, skins and flexes are not drawn. What is
+    not drawn casts no shadow. Build it before the first reset (`Sim.seal`). `far`, in m, is where
+    sight ends.
 
     Args:
         sim: the rows.
@@ -53,9 +54,9 @@ class Camera(ABC):
         shadows: bool = False,
     ):
         self.sim, self.names, self.kinds, self.shadows = sim, tuple(names), tuple(kinds), shadows
-        self.cameras = [_camera_id(sim.model, name) for name in self.names]
         if not self.names or isinstance(names, str):
             raise ValueError(f"cameras {names!r}; name at least one, in a tuple")
+        self.cameras = [_camera_id(sim.model, name) for name in self.names]
         self.size = _checked_size(size)
         for kind in self.kinds:
             if kind not in self.drawable:
@@ -239,7 +240,9 @@ class BatchRayCamera(Camera):
             if self.sim.model.light_castshadow[k]:
                 away = lamps[:, k, 13] < 0
                 toward = lamps[:, k, None, :3] - np.where(away[:, None, None], 0, points)
-                t, _ = self.sim.batch.ray(view.eye[:, None] + points, toward, _groups(), ids=rows)
+                t, _ = self.sim.batch.ray(
+                    view.eye[:, None] + points, toward, _groups(), True, body, ids=rows
+                )
                 lit[..., k] = ((t < 0) | ((t >= 1) & ~away[:, None])).reshape(shape)
         self._sight.shade(view, rows, (depth, geom, normal), lamps, glow, lit, images["rgb"])
 

@@ -91,15 +91,14 @@ class Sight:
         """Returns left, top and the size of a pixel at depth 1, (1|m, 4), of a camera."""
         m, (height, width) = self.sim.model, self.pixels
         if m.cam_sensorsize[camera].any():
-            fx, fy, cx, cy = m.cam_intrinsic[camera]
-            w, h = m.cam_sensorsize[camera]
-            x0, x1, y1, y0 = (
-                -(w / 2 - cx) / fx,
-                (w / 2 + cx) / fx,
-                (h / 2 + cy) / fy,
-                -(h / 2 - cy) / fy,
-            )
-            return np.array([[x0, y1, (x1 - x0) / width, (y1 - y0) / height]])
+            focal, offset = m.cam_intrinsic[camera].astype(np.float64).reshape(2, 2)
+            half = m.cam_sensorsize[camera].astype(np.float64) / 2
+            low, high = (
+                (offset - half) / focal,
+                (offset + half) / focal,
+            )  # along x and y, at depth 1
+            pixel = (high - low) / (width, height)
+            return np.array([[low[0], high[1], pixel[0], pixel[1]]])
         top = np.tan(np.deg2rad(self._field("cam_fovy", rows)[:, camera]) / 2)
         pixel = 2 * top / height
         return np.stack([-width / 2 * pixel, top, pixel, pixel], -1)

@@ -49,9 +49,8 @@ def picture(model, eye, look, size=(48, 64), fovy=60.0, unbounded=False):
     mujoco.mj_forward(model, data)
     kind, sizes = model.geom_type.astype(np.int32)[None], model.geom_size[None].copy()
     frames = np.empty((1, model.ngeom, rays.FRAME), np.float32)
-    rays.place(
-        kind, sizes, data.geom_xpos[None], data.geom_xmat[None], eye[None], look.reshape(1, 9), frames
-    )  # fmt: skip
+    poses = data.geom_xpos[None], data.geom_xmat[None]
+    rays.place(kind, sizes, *poses, eye[None], look.reshape(1, 9), frames)
     if unbounded:
         frames[..., 24] = 0
     top = np.tan(np.deg2rad(fovy) / 2)
@@ -82,7 +81,7 @@ def truth(model, eye, ways):
 
 
 def agreement(ours, theirs):
-    """Returns the share of equal ids, and where equal the worst depth and share of equal normals."""
+    """Returns the share of equal ids; where equal, the worst depth and share of equal normals."""
     same = ours[1] == theirs[1]
     error = np.abs(ours[0] - theirs[0])[same] / np.maximum(1, theirs[0][same])
     close = np.abs(ours[2] - theirs[2]).max(-1)[same] < 2e-3
