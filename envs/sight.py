@@ -93,6 +93,7 @@ class Sight:
         if m.cam_sensorsize[camera].any():
             focal, offset = m.cam_intrinsic[camera].astype(np.float64).reshape(2, 2)
             half = m.cam_sensorsize[camera].astype(np.float64) / 2
+            offset = offset * (1, -1)  # a positive vertical offset lowers the window
             low, high = (
                 (offset - half) / focal,
                 (offset + half) / focal,
