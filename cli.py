@@ -12,10 +12,10 @@ from . import __version__, config, registry
 
 VERBS = {  # verb: the file beside this one that holds the function of that name
     "demo": "demo",
-    "collect": "score",
+    "collect": "collect",
     "train": "train",
     "score": "score",
-    "play": "score",
+    "play": "collect",
     "list": "cli",
     "doctor": "doctor",
 }

@@ -13,7 +13,19 @@ from umwelten import registry
 ROOT = Path(umwelten.__file__).parent
 ROOMS = ("agents", "envs", "robots", "world_models")
 NOUNS = {"agents.policy", "envs.task", "robots.robot", "world_models.model"}
-ROOF = {"__main__", "cli", "config", "demo", "doctor", "score", "serve", "train"}
+ROOF = {
+    "__main__",
+    "build",
+    "cli",
+    "collect",
+    "config",
+    "demo",
+    "doctor",
+    "score",
+    "serve",
+    "train",
+}
+ROOF |= {"video"}
 MAY = {  # what a room, or a file beside the rooms, may import beyond its own room
     "__init__": {"registry"},
     "agents": {"nets", "registry", "world_models.model"},
