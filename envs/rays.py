@@ -13,6 +13,7 @@ only, a solid from outside at its entry and from inside at its exit.
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 from numba import njit
@@ -26,7 +27,20 @@ _MISS = f32(np.inf)
 _TINY = f32(1e-20)  # keeps a ray along an axis finite without touching any other
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+def kernel(function):
+    """Compiles a function that releases the GIL, kept on disk for later processes.
+
+    Warns where no folder can be written: then every process compiles anew, for some ten seconds.
+    """
+    compiled = njit(nogil=True, error_model="numpy")(function)
+    try:
+        compiled.enable_caching()
+    except RuntimeError as error:
+        warnings.warn(f"{error}; set NUMBA_CACHE_DIR to a folder to write", stacklevel=2)
+    return compiled
+
+
+@kernel
 def place(kind, size, xpos, xmat, eye, look, frames):
     """Writes each geom as a camera sees it into `frames`, (m, g, FRAME) float32.
 
@@ -54,7 +68,7 @@ def place(kind, size, xpos, xmat, eye, look, frames):
             out[24] = _bound(kind[min(s, kind.shape[0] - 1), g], row[0], row[1], row[2])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def cast(kind, size, skip, window, far, frames, depth, geom):
     """Writes the nearest hit of every pixel: `depth` (m, h, w) float32 and `geom` (m, h, w) int32.
 
@@ -88,7 +102,7 @@ def cast(kind, size, skip, window, far, frames, depth, geom):
                 _sweep(_box, g, size_g, frame, box, top, dy, xs, depth[s], geom[s])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def normals(kind, size, window, frames, depth, geom, normal):
     """Writes the outward unit normal of every hit, world frame, (m, h, w, 3) float32; 0 for sky."""
     for s in range(depth.shape[0]):
@@ -110,7 +124,7 @@ def normals(kind, size, window, frames, depth, geom, normal):
                     )
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def occlude(kind, size, skip, window, frames, depth, geom, look, lamps, casts, lit):
     """Writes whether each hit sees each lamp, `lit` (m, h, w, l) bool.
 

@@ -15,7 +15,7 @@ import mujoco
 import numpy as np
 from numba import njit
 
-from .rays import BOX, CAPSULE, CYLINDER, PLANE, SPHERE, local_point
+from .rays import BOX, CAPSULE, CYLINDER, PLANE, SPHERE, kernel, local_point
 
 SPOT, DIRECTIONAL, POINT = 0, 1, 2  # as mujoco.mjtLightType
 
@@ -33,7 +33,7 @@ class Textures(NamedTuple):
     sky: int  # the skybox, or -1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def shade(
     kind, size, window, look, frames, depth, geom, normal,
     lamps, lit, glow, paint, texture, textures, rgb,

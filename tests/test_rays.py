@@ -197,3 +197,13 @@ def test_a_ball_shades_the_disc_of_its_projection():
     np.testing.assert_array_equal(lit[0, ..., 1][floor & clear], (radius > 0.1)[floor & clear])
     assert lit[0, ..., 2].all()
     assert lit[0, ..., 0][~floor].all()  # the ball's lit side
+
+
+def test_kernels_work_where_nothing_can_be_written(monkeypatch):
+    def refuse(self):
+        raise RuntimeError("cannot cache")
+
+    monkeypatch.setattr("numba.core.registry.CPUDispatcher.enable_caching", refuse)
+    with pytest.warns(UserWarning, match="cannot cache; set NUMBA_CACHE_DIR"):
+        double = rays.kernel(lambda x: 2 * x)
+    assert double(4) == 8
