@@ -182,7 +182,7 @@ def test_a_shipped_recipe_is_short_global_and_says_what_it_is(group, name):
     path = ROOT / "configs" / group / f"{name}.yaml"
     lines = path.read_text().splitlines()
     assert len(lines) <= 20
-    assert lines[0].startswith("# ") and lines[1] == "# @package _global_"
+    assert lines[0] == "# @package _global_" and lines[1].startswith("# ")
     content = config.load(path)
     for key, room in config.NAMES.items():
         head, _, rest = key.partition(".")

@@ -153,9 +153,14 @@ def draws(tree):
 
 
 def long_functions(tree):
-    """Returns the functions that are longer than a page."""
-    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
-    return [f.name for f in functions if f.end_lineno - f.lineno + 1 > FUNCTION]
+    """Returns the functions that are longer than a page, their documentation aside."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            told = node.body[0] if ast.get_docstring(node) else None
+            told = told.end_lineno - told.lineno + 1 if told else 0
+            found += [node.name] * (node.end_lineno - node.lineno + 1 - told > FUNCTION)
+    return found
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -266,4 +271,5 @@ def test_the_check_lets_good_code_pass():
     code = "generator.manual_seed(0)\nre.compile('a')\nnp.load(p)\ndict(**made)\nmodel.eval()"
     assert forbidden(ast.parse(code)) == set()
     assert long_functions(ast.parse("def f():\n" + "    g()\n" * 59)) == []
+    assert long_functions(ast.parse("def f():\n    'f'\n" + "    g()\n" * 59)) == []
     assert long_functions(ast.parse("def f():\n" + "    g()\n" * 60)) == ["f"]
