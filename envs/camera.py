@@ -158,15 +158,15 @@ class RayCamera(Camera):
     def _draw_part(self, camera: int, rows: np.ndarray, images: dict[str, np.ndarray]) -> None:
         view = self._sight.view(camera, rows)
         shape = (len(rows), *self.size)
-        depth = images.get("depth", None)
+        depth = images.get("depth")
         depth = np.empty(shape, np.float32) if depth is None else depth
-        geom = images.get("segmentation", None)
+        geom = images.get("segmentation")
         geom = np.empty(shape, np.int32) if geom is None else geom
         look = (view.kind, view.size)
         rays.cast(*look, view.skip, view.window, np.float32(self.far), view.frames, depth, geom)
         if "rgb" not in images and "normal" not in images:
             return
-        normal = images.get("normal", None)
+        normal = images.get("normal")
         normal = np.empty((*shape, 3), np.float32) if normal is None else normal
         rays.normals(*look, view.window, view.frames, depth, geom, normal)
         if "rgb" not in images:
@@ -175,26 +175,16 @@ class RayCamera(Camera):
         lit = np.empty((*shape, lamps.shape[1] if self.shadows else 0), bool)
         if self.shadows:
             casts = np.array(self.sim.model.light_castshadow, bool)
-            rays.occlude(
-                *look,
-                view.skip,
-                view.window,
-                view.frames,
-                depth,
-                geom,
-                view.look,
-                lamps,
-                casts,
-                lit,
-            )
+            hits = view.frames, depth, geom
+            rays.occlude(*look, view.skip, view.window, *hits, view.look, lamps, casts, lit)
         self._sight.shade(view, rows, (depth, geom, normal), lamps, glow, lit, images["rgb"])
 
 
 class BatchRayCamera(Camera):
     """Draws scenes with any geoms, meshes and height fields too, by the engine's own rays.
 
-    Slower than a `RayCamera`, without its compiled kernels' limits: takes about 0.3 us a ray for
-    primitives, some us for meshes. A textured mesh is drawn in its texture's mean colour.
+    Several times slower than a `RayCamera`, and slower still where meshes are met
+    (`benchmarks/pixels.py`). A textured mesh is drawn in its texture's mean colour.
     """
 
     def __init__(

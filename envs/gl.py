@@ -139,8 +139,9 @@ class GLCamera(Camera):
         self._context.make_current()
         hidden = np.array(self.sim.model.geom_group)
         for place, row in enumerate(rows):
-            for field in self.sim.varied:
-                getattr(self._model, field)[:] = self.sim.varied[field][row]
+            for field, values in self.sim.varied.items():
+                if field.startswith(("geom_", "mat_", "light_", "cam_")):
+                    getattr(self._model, field)[:] = values[row]
             for field, array in self._poses.items():
                 getattr(self._data, field)[:] = array[row]
             for name, camera in zip(self.names, self.cameras, strict=True):

@@ -4,7 +4,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from umwelten.envs import gl
+from umwelten.envs import gl, rays, shading
 from umwelten.envs.camera import KINDS, BatchRayCamera, RayCamera, make_camera
 from umwelten.envs.gl import GLCamera, gl_works
 from umwelten.envs.sim import Sim
@@ -184,6 +184,27 @@ def test_varied_fields_show():
     assert last["rgb/front"][0].mean() < before["rgb/front"][0].mean() - 5
     sky = (last["segmentation/front"] == -1).mean((1, 2))
     assert sky[1] != sky[0]
+
+
+def test_no_scene_makes_a_kernel_compile_again():
+    kernels = rays.place, rays.cast, rays.normals, rays.occlude, shading.shade
+    drawn(RayCamera, kinds=KINDS, shadows=True)
+    before = [len(kernel.signatures) for kernel in kernels]
+    bare = (
+        '<mujoco><worldbody><camera name="eye" sensorsize="1 1" focal="1 1"/></worldbody></mujoco>'
+    )
+    bare = bare.replace("/></world", ' resolution="8 8"/></world')
+    full = bare.replace("<camera", '<light/><geom size="1" pos="0 0 -3"/><camera')
+    for xml, n in ((bare, 1), (full, 1), (full, 4)):
+        sim = desk(n, xml=xml)
+        camera = RayCamera(sim, ("eye",), (1, 7), KINDS, shadows=True)
+        for field in ("geom_rgba", "geom_size", "geom_type", "cam_fovy", "light_diffuse"):
+            if n > 1:
+                sim.vary(field)
+        sim.forward(np.arange(n))
+        camera.render()
+        camera.render(np.array([n - 1]))
+    assert [len(kernel.signatures) for kernel in kernels] == before
 
 
 def test_intrinsics_give_the_picture_of_their_field_of_view():
