@@ -23,16 +23,7 @@ def evaluate(model: WorldModel, belief: Belief, plans: Tensor, rng: torch.Genera
     probability of being alive there; the reward of arriving at an end is paid. A NaN counts 0,
     the least that rewards in [0, 1] can bring.
     """
-    n, k, h, nu = plans.shape
-    belief = _repeat(belief, k)
-    total = torch.zeros(n * k, device=plans.device)
-    weight = torch.ones(n * k, device=plans.device)
-    for t in range(h):
-        belief, reward, alive = model.imagine(belief, plans[:, :, t].reshape(n * k, nu), rng)
-        total = total + weight * reward
-        weight = weight * alive * model.discount
-    total = total + weight * model.value(belief, rng)
-    return total.float().nan_to_num(0.0).view(n, k)
+    return _returns(model, _repeat(belief, plans.shape[1]), plans, rng)
 
 
 class MPPI(Policy):
@@ -83,7 +74,7 @@ class MPPI(Policy):
         """Returns the action `(n, nu)` and the refined mean `(n, h, nu)` for the moment."""
         belief, mean, noise, rng = moment
         proposed = _proposals(self.model, belief, self.proposals, self.horizon, rng)
-        p = proposed.shape[1]
+        p, belief = proposed.shape[1], _repeat(belief, self.samples)
         std = torch.full_like(mean, self.max_std)
         for _ in range(self.iterations):
             sampled = _gaussian(mean, std, noise, self.samples - p)
@@ -135,7 +126,8 @@ class CEM(Policy):
 
     def plan(self, moment: Moment) -> tuple[Tensor, Tensor]:
         """Returns the action `(n, nu)` and the refined mean `(n, h, nu)` for the moment."""
-        belief, mean, noise, rng = moment
+        _, mean, noise, rng = moment
+        belief = _repeat(moment.belief, self.samples)
         std = torch.full_like(mean, self.max_std)
         for _ in range(self.iterations):
             plans = _gaussian(mean, std, noise, self.samples)
@@ -164,9 +156,9 @@ class RandomShooting(Policy):
 
     def plan(self, moment: Moment) -> tuple[Tensor, Tensor]:
         """Returns the action `(n, nu)` and the best plan `(n, h, nu)` for the moment."""
-        belief, _, noise, rng = moment
-        plans = noise.uniform(self.samples, self.horizon, self.model.nu)
-        best, _ = _best(self.model, belief, plans, 1, rng)
+        belief = _repeat(moment.belief, self.samples)
+        plans = moment.noise.uniform(self.samples, self.horizon, self.model.nu)
+        best, _ = _best(self.model, belief, plans, 1, moment.rng)
         return best[:, 0, 0], best[:, 0]
 
 
@@ -189,6 +181,19 @@ class Prior(Policy):
 
     def _plan(self, moment: Moment) -> tuple[Tensor, Tensor]:
         return self.model.propose(moment.belief, moment.rng), moment.mean
+
+
+def _returns(model: WorldModel, belief: Belief, plans: Tensor, rng: torch.Generator) -> Tensor:
+    """Returns what `evaluate` does, for a belief that has a row per plan."""
+    n, k, h, nu = plans.shape
+    total = torch.zeros(n * k, device=plans.device)
+    weight = torch.ones(n * k, device=plans.device)
+    for t in range(h):
+        belief, reward, alive = model.imagine(belief, plans[:, :, t].reshape(n * k, nu), rng)
+        total = total + weight * reward
+        weight = weight * alive * model.discount
+    total = total + weight * model.value(belief, rng)
+    return total.float().nan_to_num(0.0).view(n, k)
 
 
 def _proposals(
@@ -219,8 +224,11 @@ def _gaussian(mean: Tensor, std: Tensor, noise: Noise, count: int) -> Tensor:
 def _best(
     model: WorldModel, belief: Belief, plans: Tensor, count: int, rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Returns the `count` best plans `(n, count, h, nu)` of each row and their returns."""
-    value, index = evaluate(model, belief, plans, rng).topk(count, 1)
+    """Returns the `count` best plans `(n, count, h, nu)` of each row and their returns.
+
+    `belief` has a row per plan.
+    """
+    value, index = _returns(model, belief, plans, rng).topk(count, 1)
     return plans.take_along_dim(index[:, :, None, None], 1), value
 
 

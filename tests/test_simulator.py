@@ -1,0 +1,168 @@
+"""SimulatorModel: what it imagines is what happens, and a planner that uses it solves the task."""
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box
+
+from umwelten import registry
+from umwelten.agents.planners import CEM, MPPI
+from umwelten.envs.env import BatchEnv
+from umwelten.world_models.simulator import SimulatorModel
+
+DT = 0.05
+
+
+class Pendulum:
+    """A weak pendulum in numpy: rows (angle from upright, rate, seconds); ends when it races."""
+
+    single_action_space = Box(-1.0, 1.0, (1,), np.float32)
+
+    def __init__(self, num_envs):
+        self.num_envs, self.sizes = num_envs, []
+
+    def physics(self):
+        return np.zeros((self.num_envs, 3))
+
+    def branch(self, physics, action):
+        assert physics.dtype == np.float64 and len(physics) == len(action) <= self.num_envs
+        self.sizes.append(len(physics))
+        angle, rate, time = physics.T
+        rate = rate + DT * (5.0 * np.sin(angle) + 3.0 * action[:, 0])
+        angle = angle + DT * rate
+        after = np.stack([angle, rate, time + DT], 1)
+        return after, (1 + np.cos(angle)) / 2, np.abs(rate) > 12.0
+
+
+def beliefs(n, seed=0):
+    rng = np.random.default_rng(seed)
+    physics = torch.tensor(rng.uniform(-3, 3, (n, 3)) * [1, 5, 1])
+    return {"physics": physics}, torch.tensor(rng.uniform(-1, 1, (n, 1)), dtype=torch.float32)
+
+
+@pytest.mark.parametrize(("n", "sizes"), [(1, [1]), (4, [4]), (3, [3]), (10, [4, 4, 2])])
+def test_imagines_any_number_of_rows_in_chunks_that_fit(n, sizes):
+    env = Pendulum(4)
+    belief, action = beliefs(n)
+    after, reward, alive = SimulatorModel(env).imagine(belief, action, None)
+    assert env.sizes == sizes
+    expected, paid, ended = Pendulum(n).branch(belief["physics"].numpy(), action.numpy())
+    assert np.array_equal(after["physics"].numpy(), expected)
+    assert after["physics"].dtype == torch.float64
+    assert reward.dtype == alive.dtype == torch.float32
+    np.testing.assert_allclose(reward.numpy(), paid, rtol=1e-6)
+    assert np.array_equal(alive.numpy(), 1.0 - ended)
+
+
+def test_an_end_is_seen():
+    belief = {"physics": torch.tensor([[0.0, 20.0, 0.0], [0.0, 0.0, 0.0]]).double()}
+    _, _, alive = SimulatorModel(Pendulum(2)).imagine(belief, torch.zeros(2, 1), None)
+    assert alive.tolist() == [0.0, 1.0]
+
+
+def test_a_belief_is_the_steps_physics_whatever_was_believed_before():
+    model = SimulatorModel(Pendulum(2), discount=0.9)
+    assert model.nu == 1 and model.discount == 0.9
+    start = model.start(5)
+    assert start["physics"].shape == (5, 3) and start["physics"].dtype == torch.float64
+    step = {"physics": torch.rand(5, 3).double()}
+    assert torch.equal(
+        model.observe(start, torch.ones(5, 1), step, None)["physics"], step["physics"]
+    )
+    assert model.value(start, None).tolist() == [0.0] * 5
+    assert model.propose(start, None) is None and model.update({}) == {}
+
+
+def test_what_cannot_work_is_refused():
+    with pytest.raises(ValueError, match=r"discount 1.5 is outside \(0, 1\]"):
+        SimulatorModel(Pendulum(1), discount=1.5)
+    model = SimulatorModel(Pendulum(1))
+    with pytest.raises(ValueError, match="build its env with physics=True"):
+        model.observe(model.start(1), torch.zeros(1, 1), {}, None)
+
+
+def swing(env, horizon=15):
+    """Mean reward over the last second of 5 s from hanging, two rows, planned through `env`."""
+    world, physics = Pendulum(2), np.array([[np.pi, 0.0, 0.0], [np.pi - 0.3, 0.0, 0.0]])
+    agent = MPPI(SimulatorModel(env), horizon, iterations=2, samples=64, elites=8, temperature=5.0)
+    carry, rewards = agent.start(np.arange(2)), []
+    for t in range(100):
+        step = {"physics": physics, "first": np.full(2, t == 0)}
+        action, carry = agent.act(step, carry)
+        assert np.array_equal(carry["belief/physics"], physics)
+        physics, reward, _ = world.branch(physics, action)
+        rewards.append(reward)
+    return np.mean(rewards[-20:])
+
+
+class Unpaid(Pendulum):
+    def branch(self, physics, action):
+        after, reward, ended = super().branch(physics, action)
+        return after, 0 * reward, ended
+
+
+def test_a_weak_pendulum_swings_up_only_if_its_reward_is_seen():
+    assert swing(Pendulum(100)) > 0.9
+    assert swing(Unpaid(100), horizon=2) < 0.7
+
+
+# ---- real worlds
+
+
+@pytest.mark.parametrize("task", sorted(registry.members("envs")))
+def test_what_is_imagined_is_what_happens_to_the_bit(task):
+    n = 5
+    world = BatchEnv(task, n, action_repeat=2, physics=True, nthread=1)
+    model = SimulatorModel(BatchEnv(task, 2, action_repeat=2, max_episode_steps=-1, nthread=1))
+    rng = np.random.default_rng(0)
+    _, info = world.reset(seed=3)
+    belief = {"physics": torch.from_numpy(info["physics"])}
+    for _ in range(6):
+        action = rng.uniform(-1, 1, (n, model.nu)).astype(np.float32)
+        belief, paid, alive = model.imagine(belief, torch.from_numpy(action), None)
+        _, reward, terminated, _, info = world.step(action)
+        assert np.array_equal(belief["physics"].numpy(), info["physics"])
+        assert np.array_equal(paid.numpy(), reward.astype(np.float32))
+        assert np.array_equal(alive.numpy(), 1.0 - terminated)
+
+
+def episode_return(agent, world, seed):
+    """The return of one episode, rewards summed over control steps."""
+    _, info = world.reset(seed=seed)
+    carry, total, first, ended = agent.start(np.array([seed])), 0.0, True, False
+    while not ended:
+        step = {"physics": info["physics"], "first": np.array([first])}
+        action, carry = agent.act(step, carry)
+        _, reward, terminated, truncated, info = world.step(action)
+        total, first, ended = total + reward[0], False, terminated[0] or truncated[0]
+    return total
+
+
+class Blind:
+    """A world whose rewards are not seen."""
+
+    def __init__(self, env):
+        self.env, self.num_envs = env, env.num_envs
+        self.single_action_space, self.physics = env.single_action_space, env.physics
+
+    def branch(self, physics, action):
+        after, reward, ended = self.env.branch(physics, action)
+        return after, 0 * reward, ended
+
+
+def test_mppi_through_the_simulator_swings_the_cartpole_up():
+    """1000 control steps in 100 decisions; the pole hangs at first, upright earns 1 a step."""
+    world = BatchEnv("CartpoleSwingup", 1, action_repeat=10, physics=True, nthread=1)
+    mind = BatchEnv("CartpoleSwingup", 64, action_repeat=10, max_episode_steps=-1)
+    size = {"iterations": 2, "samples": 64, "elites": 8, "proposals": 0, "temperature": 1.0}
+    assert episode_return(MPPI(SimulatorModel(mind), horizon=10, **size), world, 0) > 600
+    blind = MPPI(SimulatorModel(Blind(mind)), horizon=1, **size)
+    assert episode_return(blind, world, 0) < 300
+
+
+@pytest.mark.slow
+def test_cem_through_the_simulator_swings_the_cartpole_up():
+    world = BatchEnv("CartpoleSwingup", 1, action_repeat=5, physics=True, nthread=1)
+    mind = BatchEnv("CartpoleSwingup", 64, action_repeat=5, max_episode_steps=-1)
+    agent = CEM(SimulatorModel(mind), horizon=20, iterations=3, samples=64, elites=8)
+    assert episode_return(agent, world, 0) > 600
