@@ -247,9 +247,9 @@ def test_losses_are_those_computed_by_hand():
     names = ("consistency_loss", "reward_loss", "value_loss", "terminal_loss")
     for name, value in zip(names, sums / [3, 3, 6, 3], strict=True):
         want[name] = value
-        assert abs(float(found[name]) / value - 1) < 1e-4, name
+        assert abs(found[name].item() / value - 1) < 1e-4, name
     coefs = dict(zip(names, (20, 0.1, 0.1, 1), strict=True))
-    assert abs(float(total) / sum(coefs[k] * want[k] for k in names) - 1) < 1e-4
+    assert abs(total.item() / sum(coefs[k] * want[k] for k in names) - 1) < 1e-4
 
 
 def test_the_policy_loss_is_the_published_one_and_leaves_no_gradient_in_the_critics():
@@ -272,8 +272,8 @@ def test_the_policy_loss_is_the_published_one_and_leaves_no_gradient_in_the_crit
         want = 0.99 + 0.01 * max(spread, 1)
         rows = (0.02 * entropy + q / want).mean(1)
         value = -sum(0.5**t * rows[t] for t in range(4)) / 4
-    assert abs(float(scale) - want) < 1e-5
-    assert abs(float(loss) / float(value) - 1) < 1e-4
+    assert abs(scale.item() - want) < 1e-5
+    assert abs(loss.item() / float(value) - 1) < 1e-4
 
 
 def test_targets_take_the_least_of_two_target_critics_and_stop_at_terminals_alone():

@@ -1,0 +1,342 @@
+"""Fused float32 kernels for CPUs, on the threads that torch keeps; knows no module, no gradient.
+
+A kernel is a C function that takes an array of addresses and sizes. It splits its rows into tasks,
+and threads claim tasks from a counter; a task's work and its place in the output never depend on
+who claims it, so results are bit for bit the same for any number of threads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable
+
+import numba
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from torch import Tensor
+
+GROUP = 8  # neighbours that share a simplex
+ROWS = 16  # rows of a task
+EPSILON = np.float32(1e-5)
+# What keeps sums in vector registers, but neither assumes that numbers are finite nor hides a NaN.
+FAST = {"reassoc", "contract", "arcp", "nsz"}
+
+
+def fits(*tensors: Tensor) -> bool:
+    """Returns whether these kernels may be used: float32 on the CPU, not traced by a compiler."""
+    return not torch.compiler.is_compiling() and all(
+        t.device.type == "cpu" and t.dtype is torch.float32 for t in tensors
+    )
+
+
+def norm_mish(x: Tensor, gain: Tensor, shift: Tensor, out: Tensor) -> None:
+    """Writes Mish(LayerNorm(x)) to `out`, another memory than x.
+
+    x, out: (g, m, d); gain, shift: (g, d); all contiguous.
+    """
+    _run(_norm_mish, *_grid(x), x, gain, shift, out)
+
+
+def norm_mish_backward(x: Tensor, gain: Tensor, shift: Tensor, grad: Tensor, out: Tensor) -> Tensor:
+    """Writes the gradient of x to `out` and returns those of gain and shift, (2, g, d)."""
+    tasks, *sizes = _grid(x)
+    parts = torch.empty(tasks, 2, x.shape[2])
+    _run(_norm_mish_backward, tasks, *sizes, x, gain, shift, grad, out, parts)
+    return parts.view(x.shape[0], -1, 2, x.shape[2]).sum(1).transpose(0, 1)
+
+
+def norm_simnorm(x: Tensor, gain: Tensor, shift: Tensor, out: Tensor) -> None:
+    """Writes the softmax of LayerNorm(x) over every 8 neighbours to `out`; d is a multiple of 8."""
+    _run(_norm_simnorm, *_grid(x), x, gain, shift, out)
+
+
+def norm_simnorm_backward(x: Tensor, gain: Tensor, y: Tensor, grad: Tensor, out: Tensor) -> Tensor:
+    """Writes the gradient of x to `out` and returns those of gain and shift, (2, g, d).
+
+    y: what `norm_simnorm` wrote.
+    """
+    tasks, *sizes = _grid(x)
+    parts = torch.empty(tasks, 2, x.shape[2])
+    _run(_norm_simnorm_backward, tasks, *sizes, x, gain, y, grad, out, parts)
+    return parts.view(x.shape[0], -1, 2, x.shape[2]).sum(1).transpose(0, 1)
+
+
+def softmax_mean(x: Tensor, bins: Tensor, out: Tensor) -> None:
+    """Writes sum softmax(x) bins to `out`; x: (m, d), bins: (d,), out: (m,); all contiguous."""
+    m, d = x.shape
+    _run(_softmax_mean, -(-m // ROWS), m, d, x, bins, out)
+
+
+def _grid(x: Tensor) -> tuple[int, int, int]:
+    g, m, d = x.shape
+    return g * -(-m // ROWS), m, d
+
+
+def _run(kernel: Callable, tasks: int, *arguments: int | Tensor) -> None:
+    """Runs a kernel on all its tasks, on the threads of torch."""
+    words = [a if isinstance(a, int) else a.data_ptr() for a in arguments]
+    words = np.array([0, tasks, *words], np.int64)
+    function, pool = _compiled(kernel), _pool()
+    if pool is None:
+        function(words.ctypes.data)
+    else:
+        pool(function, words.ctypes.data, min(tasks, torch.get_num_threads()), 0)
+
+
+@functools.cache
+def _pool() -> Callable | None:
+    """Returns the entry to the OpenMP threads of torch, or None where it has none to enter.
+
+    A pool of our own would share the cores with theirs, which spins while it waits.
+    """
+    try:
+        pool = ctypes.CDLL(None).GOMP_parallel
+    except (AttributeError, TypeError, OSError):
+        return None
+    pool.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+    pool.restype = None
+    return pool
+
+
+@functools.cache
+def _compiled(kernel: Callable) -> Callable:
+    signature = types.void(types.CPointer(types.int64))
+    # The error model of numpy: a test for zero before each division would keep it scalar.
+    options = {"cache": True, "fastmath": FAST, "error_model": "numpy"}
+    address = numba.cfunc(signature, **options)(kernel).address
+    return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
+
+
+# ---- what kernels are made of
+
+
+@intrinsic
+def _claim(typing, words):
+    """Adds 1 to the first word, atomically, and returns what it was."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.atomic_rmw("add", arguments[0], ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(words), generate
+
+
+@intrinsic
+def _floats(typing, address):
+    """Turns an address into a pointer to float32."""
+
+    def generate(context, builder, signature, arguments):
+        kind = context.get_value_type(signature.return_type)
+        return builder.inttoptr(arguments[0], kind)
+
+    return types.CPointer(types.float32)(types.int64), generate
+
+
+@intrinsic
+def _power_of_two(typing, x):
+    """Returns 2^n and n, as float32, for n = floor(x) - 127 and x in [1, 255).
+
+    127 is taken from the whole number: from a float32, the compiler would move it to where it
+    costs precision.
+    """
+
+    def generate(context, builder, signature, arguments):
+        word, real = ir.IntType(32), ir.FloatType()
+        whole = builder.fptosi(arguments[0], word)
+        power = builder.bitcast(builder.shl(whole, ir.Constant(word, 23)), real)
+        n = builder.sitofp(builder.sub(whole, ir.Constant(word, 127)), real)
+        return cgutils.pack_array(builder, (power, n))
+
+    return types.UniTuple(types.float32, 2)(types.float32), generate
+
+
+F = np.float32
+ONE, TWO, FOUR, ZERO = F(1), F(2), F(4), F(0)
+LOG2E, LN2, HALF_UP = F(1.4426950408889634), F(0.6931471805599453), F(127.5)
+# (exp(r) - 1 - r) / r^2 on [-ln 2 / 2, ln 2 / 2], fitted at Chebyshev nodes
+C2, C3, C4 = F(0.5), F(0.1666657338), F(0.04166655011)
+C5, C6 = F(0.008363773874), F(0.001392692661)
+LEAST, MOST = F(-87), F(20)
+
+
+@numba.njit(inline="always")
+def _exp(x):
+    """Returns exp(x) of a float32 in [-87, 88], to 2 units in the last place."""
+    power, n = _power_of_two(x * LOG2E + HALF_UP)
+    r = x - n * LN2
+    p = C2 + r * (C3 + r * (C4 + r * (C5 + r * C6)))
+    return power * (ONE + r * (ONE + r * p))
+
+
+@numba.njit(inline="always")
+def _moments(x):
+    """Returns the mean of a row and one over its deviation."""
+    d = F(x.size)
+    mean = ZERO
+    for j in range(x.size):
+        mean += x[j]
+    mean /= d
+    variance = ZERO
+    for j in range(x.size):
+        variance += (x[j] - mean) * (x[j] - mean)
+    return mean, ONE / np.sqrt(variance / d + EPSILON)
+
+
+@numba.njit(inline="always")
+def _mish_parts(u):
+    """Returns mish(u) / u = w / (w + 2) with w = e (e + 2), and e, w at e = exp(u)."""
+    e = _exp(min(max(u, LEAST), MOST))  # from 20 on, w / (w + 2) is 1 in float32
+    w = e * (e + TWO)
+    return w / (w + TWO), e, w
+
+
+# ---- the kernels; words: counter, tasks, rows of a group, width, then addresses
+
+
+def _norm_mish(words):
+    tasks, m, d = words[1], words[2], words[3]
+    blocks = (m + ROWS - 1) // ROWS
+    shape, flat = (tasks // blocks, m, d), (tasks // blocks, d)
+    xs = numba.carray(_floats(words[4]), shape)
+    gains, shifts = numba.carray(_floats(words[5]), flat), numba.carray(_floats(words[6]), flat)
+    outs = numba.carray(_floats(words[7]), shape)
+    while True:
+        task = _claim(words)
+        if task >= tasks:
+            return
+        g, first = task // blocks, task % blocks * ROWS
+        gain, shift = gains[g], shifts[g]
+        for i in range(first, min(first + ROWS, m)):
+            x, out = xs[g, i], outs[g, i]
+            mean, scale = _moments(x)
+            for j in range(d):
+                u = (x[j] - mean) * scale * gain[j] + shift[j]
+                ratio, _, _ = _mish_parts(u)
+                out[j] = u * ratio
+
+
+def _norm_mish_backward(words):
+    tasks, m, d = words[1], words[2], words[3]
+    blocks = (m + ROWS - 1) // ROWS
+    shape, flat = (tasks // blocks, m, d), (tasks // blocks, d)
+    xs = numba.carray(_floats(words[4]), shape)
+    gains, shifts = numba.carray(_floats(words[5]), flat), numba.carray(_floats(words[6]), flat)
+    grads, outs = numba.carray(_floats(words[7]), shape), numba.carray(_floats(words[8]), shape)
+    parts = numba.carray(_floats(words[9]), (tasks, 2, d))
+    while True:
+        task = _claim(words)
+        if task >= tasks:
+            return
+        g, first = task // blocks, task % blocks * ROWS
+        gain, shift, part = gains[g], shifts[g], parts[task]
+        part[:] = ZERO
+        for i in range(first, min(first + ROWS, m)):
+            x, grad, out = xs[g, i], grads[g, i], outs[g, i]
+            mean, scale = _moments(x)
+            for j in range(d):
+                u = (x[j] - mean) * scale * gain[j] + shift[j]
+                ratio, e, w = _mish_parts(u)
+                slope = FOUR * e * (e + ONE) / ((w + TWO) * (w + TWO))
+                out[j] = grad[j] * (ratio + u * slope)
+            _norm_backward(x, gain, mean, scale, out, part)
+
+
+def _norm_simnorm(words):
+    tasks, m, d = words[1], words[2], words[3]
+    blocks = (m + ROWS - 1) // ROWS
+    shape, flat = (tasks // blocks, m, d), (tasks // blocks, d)
+    xs = numba.carray(_floats(words[4]), shape)
+    gains, shifts = numba.carray(_floats(words[5]), flat), numba.carray(_floats(words[6]), flat)
+    outs = numba.carray(_floats(words[7]), shape)
+    while True:
+        task = _claim(words)
+        if task >= tasks:
+            return
+        g, first = task // blocks, task % blocks * ROWS
+        gain, shift = gains[g], shifts[g]
+        for i in range(first, min(first + ROWS, m)):
+            x, out = xs[g, i], outs[g, i]
+            mean, scale = _moments(x)
+            for j in range(d):
+                out[j] = (x[j] - mean) * scale * gain[j] + shift[j]
+            for k in range(d // GROUP):
+                peak = out[k * GROUP]
+                for j in range(1, GROUP):
+                    peak = max(peak, out[k * GROUP + j])
+                total = ZERO
+                for j in range(GROUP):
+                    e = _exp(max(out[k * GROUP + j] - peak, LEAST))
+                    out[k * GROUP + j] = e
+                    total += e
+                for j in range(GROUP):
+                    out[k * GROUP + j] /= total
+
+
+def _norm_simnorm_backward(words):
+    tasks, m, d = words[1], words[2], words[3]
+    blocks = (m + ROWS - 1) // ROWS
+    shape, flat = (tasks // blocks, m, d), (tasks // blocks, d)
+    xs, gains = numba.carray(_floats(words[4]), shape), numba.carray(_floats(words[5]), flat)
+    ys = numba.carray(_floats(words[6]), shape)
+    grads, outs = numba.carray(_floats(words[7]), shape), numba.carray(_floats(words[8]), shape)
+    parts = numba.carray(_floats(words[9]), (tasks, 2, d))
+    while True:
+        task = _claim(words)
+        if task >= tasks:
+            return
+        g, first = task // blocks, task % blocks * ROWS
+        part = parts[task]
+        part[:] = ZERO
+        for i in range(first, min(first + ROWS, m)):
+            x, y, grad, out = xs[g, i], ys[g, i], grads[g, i], outs[g, i]
+            for k in range(d // GROUP):
+                total = ZERO
+                for j in range(GROUP):
+                    total += y[k * GROUP + j] * grad[k * GROUP + j]
+                for j in range(GROUP):
+                    out[k * GROUP + j] = y[k * GROUP + j] * (grad[k * GROUP + j] - total)
+            mean, scale = _moments(x)
+            _norm_backward(x, gains[g], mean, scale, out, part)
+
+
+@numba.njit(inline="always")
+def _norm_backward(x, gain, mean, scale, out, part):
+    """Turns the gradient behind a LayerNorm, in `out`, into the one before it; adds to `part`."""
+    d = F(x.size)
+    total, along = ZERO, ZERO
+    for j in range(x.size):
+        inner = (x[j] - mean) * scale
+        part[0, j] += out[j] * inner
+        part[1, j] += out[j]
+        out[j] *= gain[j]
+        total += out[j]
+        along += out[j] * inner
+    total /= d
+    along /= d
+    for j in range(x.size):
+        out[j] = scale * (out[j] - total - (x[j] - mean) * scale * along)
+
+
+def _softmax_mean(words):
+    tasks, m, d = words[1], words[2], words[3]
+    xs, bins = numba.carray(_floats(words[4]), (m, d)), numba.carray(_floats(words[5]), (d,))
+    out = numba.carray(_floats(words[6]), (m,))
+    while True:
+        task = _claim(words)
+        if task >= tasks:
+            return
+        for i in range(task * ROWS, min(task * ROWS + ROWS, m)):
+            x = xs[i]
+            peak = x[0]
+            for j in range(1, d):
+                peak = max(peak, x[j])
+            total, mean = ZERO, ZERO
+            for j in range(d):
+                e = _exp(max(x[j] - peak, LEAST))
+                total += e
+                mean += e * bins[j]
+            out[i] = mean / total

@@ -1,0 +1,171 @@
+"""Fused kernels: their formulas in float64, NaN, and the same bits for any number of threads."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from umwelten import kernels, nets
+
+# Rows that do not fill the last task, widths that do not fill the last vector.
+SHAPES = pytest.mark.parametrize("shape", [(1, 3, 8), (2, 37, 104), (3, 5, 384), (1, 64, 40)])
+
+
+def draws(*shape, seed=0, scale=1.0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+def example(shape):
+    g, _, d = shape
+    return (
+        draws(*shape, scale=3.0) + 0.5,
+        1 + draws(g, d, seed=1, scale=0.5),
+        draws(g, d, seed=2),
+        draws(*shape, seed=3),
+    )
+
+
+def truth(activation, x, gain, shift, grad):
+    """Returns the value and the gradients of x, gain and shift in float64, by autograd."""
+    parts = [p.double().requires_grad_() for p in (x, gain, shift)]
+    inner = F.layer_norm(parts[0], x.shape[-1:]) * parts[1][:, None] + parts[2][:, None]
+    y = activation(inner)
+    return y.detach(), torch.autograd.grad((y * grad.double()).sum(), parts)
+
+
+def mish(x):
+    return x * torch.tanh(torch.log1p(torch.exp(x)))
+
+
+def simnorm(x):
+    return torch.softmax(x.unflatten(-1, (-1, 8)), -1).flatten(-2)
+
+
+def near(got, want, share=2e-6):
+    """Asserts that float32 results differ by a few roundings of the largest number."""
+    got, want = got.detach().double(), want.detach()
+    scale = float(want.abs().max()) + 1e-12
+    assert float((got - want).abs().max()) / scale < share
+
+
+@SHAPES
+def test_norm_mish_and_its_gradients_are_those_of_the_formula(shape):
+    x, gain, shift, grad = example(shape)
+    want, gradients = truth(mish, x, gain, shift, grad)
+    y, out = torch.empty_like(x), torch.empty_like(x)
+    kernels.norm_mish(x, gain, shift, y)
+    near(y, want)
+    parts = kernels.norm_mish_backward(x, gain, shift, grad, out)
+    for got, expected in zip((out, *parts), gradients, strict=True):
+        near(got, expected)
+
+
+@SHAPES
+def test_norm_simnorm_and_its_gradients_are_those_of_the_formula(shape):
+    x, gain, shift, grad = example(shape)
+    want, gradients = truth(simnorm, x, gain, shift, grad)
+    y, out = torch.empty_like(x), torch.empty_like(x)
+    kernels.norm_simnorm(x, gain, shift, y)
+    near(y, want)
+    parts = kernels.norm_simnorm_backward(x, gain, y, grad, out)
+    for got, expected in zip((out, *parts), gradients, strict=True):
+        near(got, expected)
+
+
+def test_softmax_mean_is_that_of_the_formula():
+    x, bins = draws(133, 101, scale=30.0), torch.linspace(-10, 10, 101)
+    out = torch.empty(133)
+    kernels.softmax_mean(x, bins, out)
+    near(out, (x.double().softmax(-1) * bins.double()).sum(-1))
+
+
+@pytest.mark.parametrize("low, high", [(-86, -20), (-20, -1), (-1, 1), (1, 19), (19, 300)])
+def test_mish_is_precise_at_every_magnitude(low, high):
+    u = torch.linspace(low, high, 512)
+    x = torch.zeros(1, 1, 512)
+    y = torch.empty_like(x)
+    kernels.norm_mish(x, torch.zeros(1, 512), u[None], y)
+    want = F.mish(u.double())
+    error = (y[0, 0].double() - want).abs() / want.abs().clamp(min=1e-35)
+    assert float(error.max()) < 1e-6
+
+
+def test_a_nan_is_not_hidden():
+    for kernel in (kernels.norm_mish, kernels.norm_simnorm):
+        x, gain, shift, _ = example((1, 4, 16))
+        x[0, 2, 3] = float("nan")
+        y = torch.empty_like(x)
+        kernel(x, gain, shift, y)
+        assert y[0, 2].isnan().all() and y[0, [0, 1, 3]].isfinite().all()
+
+
+def everything(x, gain, shift, grad):
+    outs = [torch.empty_like(x) for _ in range(4)]
+    kernels.norm_mish(x, gain, shift, outs[0])
+    first = kernels.norm_mish_backward(x, gain, shift, grad, outs[1])
+    kernels.norm_simnorm(x, gain, shift, outs[2])
+    second = kernels.norm_simnorm_backward(x, gain, outs[2], grad, outs[3])
+    return [*outs, first, second]
+
+
+def test_bits_do_not_depend_on_the_threads(monkeypatch):
+    parts = example((3, 203, 128))
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            found.append(everything(*parts))
+    finally:
+        torch.set_num_threads(threads)
+    monkeypatch.setattr(kernels, "_pool", lambda: None)  # where torch has no OpenMP to enter
+    found.append(everything(*parts))
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+def test_only_plain_float32_on_the_cpu_fits():
+    x = torch.zeros(2)
+    assert kernels.fits(x, x)
+    assert not kernels.fits(x, x.double())
+    assert not kernels.fits(x.bfloat16())
+    assert not kernels.fits(x.to("meta"))
+
+
+@pytest.mark.parametrize("name", ["norm_mish", "norm_simnorm"])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_fused_and_plain_paths_agree(monkeypatch, name, grouped):
+    shape = (3, 21, 64)
+    x = draws(*shape, scale=2.0).requires_grad_()
+    gain, shift = (
+        (draws(*((3, 64) if grouped else (64,)), seed=s) + 1).requires_grad_() for s in (1, 2)
+    )
+    weight, found = draws(*shape, seed=4), []
+    for fused in (True, False):
+        if not fused:
+            monkeypatch.setattr(kernels, "fits", lambda *_: False)
+        y = getattr(nets, name)(x, gain, shift)
+        found.append([y, *torch.autograd.grad((y * weight).sum(), (x, gain, shift))])
+    for a, b in zip(*found, strict=True):
+        assert a.shape == b.shape
+        near(a, b.double(), share=4e-6)
+
+
+@pytest.mark.parametrize("name", ["norm_mish", "norm_simnorm"])
+def test_fused_and_plain_paths_agree_in_the_second_derivative(monkeypatch, name):
+    x, gain, shift, weight = (p[0].requires_grad_() for p in example((1, 5, 16)))
+    inputs, found = (x, gain, shift, weight), []
+    for fused in (True, False):
+        if not fused:
+            monkeypatch.setattr(kernels, "fits", lambda *_: False)
+        y = getattr(nets, name)(*inputs[:3])
+        first = torch.autograd.grad((y * weight).sum(), inputs[:3], create_graph=True)
+        found.append(torch.autograd.grad(sum(g.square().sum() for g in first), inputs))
+    for a, b in zip(*found, strict=True):
+        near(a, b.double(), share=1e-5)
+
+
+def test_rows_of_strided_memory_are_read_right():
+    x = draws(16, 6).T
+    got = nets.norm_simnorm(x, torch.ones(16), torch.zeros(16))
+    near(got, simnorm(F.layer_norm(x.double(), (16,))))
+    np.testing.assert_allclose(got.reshape(6, 2, 8).sum(-1), 1, rtol=1e-5)
