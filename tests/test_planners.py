@@ -18,6 +18,15 @@ SMALL = {
 ALL = pytest.mark.parametrize("planner", list(SMALL), ids=lambda p: p.__name__)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Tensors this small lose more by waiting for a second thread than they gain."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 class Toy(WorldModel):
     """Follows `step["x"]` exactly; imagined, x stays and `pay(x, action)` is earned."""
 

@@ -13,6 +13,15 @@ from umwelten.world_models.simulator import SimulatorModel
 DT = 0.05
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Tensors this small lose more by waiting for a second thread than they gain."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 class Pendulum:
     """A weak pendulum in numpy: rows (angle from upright, rate, seconds); ends when it races."""
 
