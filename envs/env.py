@@ -1,11 +1,10 @@
-"""BatchEnv and Env: a task over n simulations, as a Gymnasium VectorEnv and, for n = 1, an Env."""
+"""BatchEnv: a task over n simulations, as a Gymnasium VectorEnv (`single` has the Env of one)."""
 
 from __future__ import annotations
 
 import hashlib
 from typing import Any
 
-import gymnasium
 import mujoco
 import numpy as np
 from gymnasium.spaces import Box, Dict
@@ -14,12 +13,13 @@ from gymnasium.vector.utils import batch_space
 
 from .. import registry
 from . import language
-from .rows import masked, single, spread, where
+from .rows import masked, spread, where
 from .sim import Sim
 from .snapshot import Snapshot
 from .task import Task
 
 REWARDS = ("dense", "sparse")
+_FAULTS = np.array(["", "physics"], object)
 PICTURE = (480, 480)  # height and width of render()'s frames
 
 
@@ -85,16 +85,14 @@ class BatchEnv(VectorEnv):
         self.action_spec = self.task.control.spec(self.model, 1 / self.task.control_dt)
         self._camera = self._picture = None
         if cameras or render_mode:
-            from .camera import (
-                RayCamera,
-                make_camera,
-            )  # numba costs 0.5 s and 60 MB: only if needed
+            # numba costs 0.5 s and 60 MB: only if needed
+            from .camera import make_camera
 
             if cameras:
                 self._camera = make_camera(self.sim, tuple(cameras), size)
             if render_mode:
                 view = (self.task.camera,)
-                self._picture = RayCamera(self.sim, view, PICTURE, kinds=("rgb",), shadows=True)
+                self._picture = make_camera(self.sim, view, PICTURE, kinds=("rgb",), shadows=True)
         self._rehearse()
         self._start_rows()
 
@@ -192,16 +190,11 @@ class BatchEnv(VectorEnv):
             obs, final = self._reset_in_step(obs, info)
             info = self._info()
         self._keep(obs)
-        return (
-            obs,
-            reward,
-            terminated,
-            truncated,
-            masked(info, np.ones(self.num_envs, bool)) | final,
-        )
+        info = masked(info, np.ones(self.num_envs, bool)) | final
+        return obs, reward, terminated, truncated, info
 
     def _advance(self, action: np.ndarray, run: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Moves the rows in `run`; returns their rewards and terminations, 0 and False elsewhere."""
+        """Moves the rows in `run`; returns rewards and terminations, 0 and False elsewhere."""
         sim, task = self.sim, self.task
         total, ended = np.zeros(sim.n), np.zeros(sim.n, bool)
         for _ in range(self.action_repeat):
@@ -274,7 +267,7 @@ class BatchEnv(VectorEnv):
             "is_success": success.copy(),
             "instruction": self._words.copy(),
             "time": self._age * self.task.control_dt,
-            "fault": np.where(self._fault, "physics", "").astype(object),
+            "fault": _FAULTS[self._fault.astype(np.intp)],
         }
         if self._with_labels:
             labels = self.task.label(self.sim)
@@ -339,6 +332,10 @@ class BatchEnv(VectorEnv):
         if action is None:
             raise ValueError(f"{type(self.task).__name__} has no scripted expert; choose a policy")
         return np.clip(action, -1, 1).astype(np.float32)
+
+    def words(self) -> np.ndarray:
+        """Returns the rows' instructions, `(n,)` of str."""
+        return self._words.copy()
 
     def physics(self) -> np.ndarray:
         """Returns a copy of the whole rows, `(n, nphysics)` float64: state, variation, age."""
@@ -426,80 +423,3 @@ class BatchEnv(VectorEnv):
         if self._picture is None:
             return None
         return tuple(self._picture.render()[f"rgb/{self.task.camera}"])
-
-
-class Env(gymnasium.Env):
-    """One row of a task as a `gymnasium.Env`; the arguments, keys and infos are BatchEnv's.
-
-    Values in infos are Python's (`success` is a bool). It never truncates by itself unless
-    max_episode_steps is given: `gymnasium.make` adds the task's time limit.
-    """
-
-    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 (Gymnasium's convention)
-
-    def __init__(
-        self,
-        task: Task | str,
-        *,
-        nthread: int = 1,
-        cameras: tuple[str, ...] = (),
-        size: tuple[int, int] = (64, 64),
-        reward: str = "dense",
-        physics: bool = False,
-        labels: bool = False,
-        action_repeat: int = 1,
-        max_episode_steps: int = -1,
-        render_mode: str | None = None,
-    ):
-        self.batch = BatchEnv(
-            task, 1, nthread=nthread, cameras=cameras, size=size, reward=reward, physics=physics,
-            labels=labels, action_repeat=action_repeat, max_episode_steps=max_episode_steps,
-            autoreset_mode=AutoresetMode.DISABLED, render_mode=render_mode,
-        )  # fmt: skip
-        self.metadata = {k: v for k, v in self.batch.metadata.items() if k != "autoreset_mode"}
-        self.render_mode = render_mode
-        self.observation_space = self.batch.single_observation_space
-        self.action_space = self.batch.single_action_space
-        self.action_spec = self.batch.action_spec
-
-    def reset(self, *, seed: int | None = None, options: dict | None = None):
-        """Begins an episode: the seed's first, or without one the next of the seed last given."""
-        super().reset(seed=seed)
-        if seed is None and self.batch._seed[0] < 0:
-            seed = int(self.np_random.integers(2**31))
-        obs, info = self.batch.reset(seed=seed)
-        return _first(obs), _row_info(info)
-
-    def step(self, action: np.ndarray):
-        """Advances by one action `(nu,)`; ValueError for a wrong shape or a number not finite."""
-        action = np.asarray(action, np.float32)
-        if action.shape != self.action_space.shape:
-            raise ValueError(f"an action has shape {self.action_space.shape}, got {action.shape}")
-        obs, reward, terminated, truncated, info = self.batch.step(action[None])
-        done = bool(terminated[0]), bool(truncated[0])
-        return _first(obs), float(reward[0]), *done, _row_info(info)
-
-    def expert(self) -> np.ndarray:
-        """Returns the task's scripted action `(nu,)` for the present state."""
-        return self.batch.expert()[0]
-
-    def save(self) -> Snapshot:
-        """Returns the row as it is now (a TimeLimit wrapper's own counter is not in it)."""
-        return self.batch.save()
-
-    def load(self, snapshot: Snapshot) -> dict[str, np.ndarray]:
-        """Puts the row where the Snapshot's is; returns the observation of then."""
-        return _first(self.batch.load(snapshot))
-
-    def render(self) -> np.ndarray | None:
-        """Returns a picture uint8 (480, 480, 3), if render_mode is "rgb_array"."""
-        frames = self.batch.render()
-        return None if frames is None else frames[0]
-
-
-def _first(obs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {k: v[0] for k, v in obs.items()}
-
-
-def _row_info(info: dict[str, Any]) -> dict[str, Any]:
-    return {k: single(v) for k, v in info.items() if not k.startswith("_")}

@@ -47,12 +47,12 @@ class Reach(Task):
         return _PHRASES[phrase].format(refer(target, things, form))
 
     def _goal(self, sim: Sim) -> np.ndarray:
-        return scene.pick(sim.mocap_pos[:, 1:4], sim.userdata[:, _TARGET].astype(int))
+        return scene.pick(sim, sim.mocap_pos[:, 1:4], sim.userdata[:, _TARGET].astype(int))
 
     def observe(self, sim: Sim) -> dict[str, np.ndarray]:
         """`objects` (n, 18): place and place seen from the tool (m) of the named marker first."""
         markers = scene.order(sim.userdata[:, _TARGET].astype(int), 3)
-        places = np.take_along_axis(sim.mocap_pos[:, 1:4], markers[..., None], 1)
+        places = sim.mocap_pos[:, 1:4][sim.rows[:, None], markers]
         seen = places - sim.site("tcp")[:, None]
         return {
             "proprio": scene.proprio(sim),
@@ -73,6 +73,5 @@ class Reach(Task):
         near = self.success(sim)
         return {
             "subtask": near.astype(np.int32),
-            "success": near,
             "target": sim.userdata[:, _TARGET].astype(np.int32),
         }

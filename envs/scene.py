@@ -11,9 +11,13 @@ from .language import RGBA
 from .sim import Sim
 
 TIMESTEP = 0.005  # s
+_COLUMNS = [0, 3, 6, 1, 4, 7]  # of a rotation matrix, row by row: its first two columns
 _ARM = len(arm.JOINTS) + 2  # positions of the arm and its fingers in qpos; objects follow
 LOW, HIGH = (0.24, -0.26, 0.012), (0.56, 0.26, 0.34)  # m: where the tool may go
-_G = mujoco.mjtGeom
+_ORDERS = {  # by count, then by which is first
+    k: np.array([[i, *(j for j in range(k) if j != i)] for i in range(k)]) for k in (2, 3)
+}
+_G, _T, _B = mujoco.mjtGeom, mujoco.mjtTexture, mujoco.mjtBuiltin
 _SHAPE = {"ball": _G.mjGEOM_SPHERE, "cube": _G.mjGEOM_BOX, "cylinder": _G.mjGEOM_CYLINDER}
 CONTROL = DeltaPosition(arm.JOINTS, "gripper", arm.OPENING, LOW, HIGH)  # of tabletop tasks
 
@@ -42,11 +46,11 @@ def tabletop(memory: int) -> mujoco.MjSpec:
         castshadow=1,
     )
     s.add_texture(
-        name="floor", type=mujoco.mjtTexture.mjTEXTURE_2D, builtin=mujoco.mjtBuiltin.mjBUILTIN_CHECKER,
+        name="floor", type=_T.mjTEXTURE_2D, builtin=_B.mjBUILTIN_CHECKER,
         rgb1=(0.30, 0.34, 0.38), rgb2=(0.38, 0.42, 0.46), width=64, height=64,
     )  # fmt: skip
     s.add_texture(
-        name="sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
+        name="sky", type=_T.mjTEXTURE_SKYBOX, builtin=_B.mjBUILTIN_GRADIENT,
         rgb1=(0.75, 0.82, 0.90), rgb2=(0.35, 0.45, 0.55), width=64, height=384,
     )  # fmt: skip
     floor = s.add_material(name="floor", texrepeat=(2, 2), texuniform=True)
@@ -61,7 +65,7 @@ def tabletop(memory: int) -> mujoco.MjSpec:
     )  # fmt: skip
     # From beyond the table's far edge, looking back and down at the arm's workspace.
     world.add_camera(
-        name="front", pos=(1.15, 0, 0.62), fovy=42, quat=(0.6124, 0.3536, 0.3536, 0.6124)
+        name="front", pos=(1.2, 0, 0.66), fovy=46, quat=(0.6272, 0.3265, 0.3265, 0.6272)
     )
     world.add_body(name="command", mocap=True)
     return s
@@ -87,8 +91,8 @@ def add_object(s: mujoco.MjSpec, name: str, shape: str, size: float, mass: float
     body = s.worldbody.add_body(name=name, pos=(0.4, 0, size))
     body.add_freejoint(name=name)
     body.add_geom(
-        name=name, type=_SHAPE[shape], size=(size,) * 3, mass=mass, condim=6 if shape == "cylinder" else 4,
-        friction=(0.6, 0.005, 0.001), contype=1, conaffinity=3,
+        name=name, type=_SHAPE[shape], size=(size,) * 3, mass=mass, friction=(0.6, 0.005, 0.001),
+        condim=6 if shape == "cylinder" else 4, contype=1, conaffinity=3,
     )  # fmt: skip
     for finger in ("left", "right"):
         s.add_sensor(
@@ -115,7 +119,7 @@ def finish(s: mujoco.MjSpec) -> mujoco.MjSpec:
 
 
 def scatter(rng: np.random.Generator, count: int, low, high, apart: float) -> np.ndarray:
-    """Draws points uniformly in a box, pairwise at least `apart` m from each other, `(count, d)`."""
+    """Draws points uniformly in a box, pairwise at least `apart` m apart, `(count, d)`."""
     low, high = np.asarray(low), np.asarray(high)
     points = np.empty((count, len(low)))
     placed = 0
@@ -145,25 +149,14 @@ def proprio(sim: Sim) -> np.ndarray:
 
 
 def objects(sim: Sim) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the free objects' positions (m), quaternions and linear velocities (m/s).
+    """Returns the free objects' positions (m), axes and linear velocities (m/s).
 
-    Shapes `(n, objects, 3)`, `(n, objects, 4)`, `(n, objects, 3)`, in the order they were added.
+    Shapes `(n, objects, 3)`, `(n, objects, 6)` (the first two columns of the rotation matrix),
+    `(n, objects, 3)`, in the order they were added.
     """
     q = sim.qpos[:, _ARM:].reshape(sim.n, -1, 7)
     v = sim.qvel[:, _ARM:].reshape(sim.n, -1, 6)
-    return q[..., :3], q[..., 3:], v[..., :3]
-
-
-def axes(quat: np.ndarray) -> np.ndarray:
-    """Returns the first two columns of the rotation matrices of unit quaternions, `(..., 6)`."""
-    w, x, y, z = np.moveaxis(quat, -1, 0)
-    return np.stack(
-        [
-            1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y),
-            2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x),
-        ],
-        -1,
-    )  # fmt: skip
+    return q[..., :3], sim.xmat[:, -q.shape[1] :, _COLUMNS], v[..., :3]
 
 
 def place(sim: Sim, i: int, which: int, xy: np.ndarray, yaw: float) -> None:
@@ -180,22 +173,19 @@ def weigh(sim: Sim, i: int, name: str, factor: float) -> None:
     sim.vary("body_inertia")[i, body] = sim.model.body_inertia[body] * factor
 
 
-def held(sim: Sim, names: tuple[str, ...]) -> np.ndarray:
+def touched(sim: Sim) -> np.ndarray:
     """Returns `(n, objects, 2)` bool: which fingers (left, right) touch which object."""
-    return np.stack(
-        [np.concatenate([sim.sensor(f"{f}-{o}") for f in ("left", "right")], 1) for o in names], 1
-    ) > 0  # fmt: skip
+    return (sim.sensordata > 0).reshape(sim.n, -1, 2)
 
 
-def pick(stack: np.ndarray, index: np.ndarray) -> np.ndarray:
+def pick(sim: Sim, stack: np.ndarray, index: np.ndarray) -> np.ndarray:
     """Returns stack[i, index[i]] of `(n, things, d)` for every row, `(n, d)`."""
-    return stack[np.arange(len(stack)), index]
+    return stack[sim.rows, index]
 
 
 def order(first: np.ndarray, count: int) -> np.ndarray:
-    """Returns indices `(n, count)`: first[i], then the other things in their own order."""
-    rest = np.arange(count - 1)[None]
-    return np.concatenate([first[:, None], rest + (rest >= first[:, None])], 1)
+    """Returns indices `(n, count)`: first[i], then the other things in their own order (2 or 3)."""
+    return _ORDERS[count][first]
 
 
 def towards(sim: Sim, goal: np.ndarray, jaws: np.ndarray | float, speed: float = 1.0) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import math
 import os
 
@@ -10,6 +11,7 @@ import mujoco
 import numpy as np
 from mujoco import batch
 
+_LOG = logging.getLogger(__name__)
 _VEL = mujoco.mjtStage.mjSTAGE_VEL.value
 _NONE = mujoco.mjtStage.mjSTAGE_NONE.value
 _DIVERGED = [
@@ -34,6 +36,8 @@ class Sim:
     """
 
     def __init__(self, model: mujoco.MjModel, n: int, nthread: int = 0):
+        # The engine's own handler prints and appends to MUJOCO_LOG.TXT in the working directory.
+        mujoco.set_mju_user_warning(_LOG.info)
         self.model = model
         self.n = n
         self.nthread = nthread or cpus()
@@ -43,6 +47,8 @@ class Sim:
         self._warning = self.batch.warning
         self._sealed = False
         self._views: dict[tuple[str, str], np.ndarray] = {}
+        self.rows = np.arange(n)
+        self.ctrl_low, self.ctrl_high = model.actuator_ctrlrange.T.copy()
 
     def __getattr__(self, name: str) -> np.ndarray:
         if name.startswith("_") or name not in batch.DATA_FIELDS:
@@ -81,6 +87,13 @@ class Sim:
     def site(self, name: str) -> np.ndarray:
         """Returns the world position of a site, `(n, 3)` in m, live."""
         return self._view("site", name)
+
+    def turn(self, name: str) -> np.ndarray:
+        """Returns the rotation matrix of a site, `(n, 9)`, row by row, live."""
+        view = self._views.get(("turn", name))
+        if view is None:
+            view = self._views["turn", name] = self.site_xmat[:, self.model.site(name).id]
+        return view
 
     def body(self, name: str) -> np.ndarray:
         """Returns the world position of a body's frame, `(n, 3)` in m, live."""

@@ -52,17 +52,17 @@ def _words(sim: Sim, i: int, phrases: tuple[str, ...]) -> str:
 def _named(sim: Sim) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns which object is named (n,), its position (n, 3) and the named disc's (n, 3)."""
     which = sim.userdata[:, _OBJECT].astype(int)
-    spot = scene.pick(sim.mocap_pos[:, 1:3], sim.userdata[:, _DISC].astype(int))
-    return which, scene.pick(scene.objects(sim)[0], which), spot
+    spot = scene.pick(sim, sim.mocap_pos[:, 1:3], sim.userdata[:, _DISC].astype(int))
+    return which, scene.pick(sim, scene.objects(sim)[0], which), spot
 
 
 def _observe(sim: Sim) -> dict[str, np.ndarray]:
-    places, turns, speeds = scene.objects(sim)
+    places, axes, speeds = scene.objects(sim)
     which, disc = sim.userdata[:, _OBJECT].astype(int), sim.userdata[:, _DISC].astype(int)
-    tip = sim.site("tcp")[:, None]
-    things = np.concatenate([places, places - tip, scene.axes(turns), speeds], 2)
-    things = np.take_along_axis(things, scene.order(which, 2)[..., None], 1)
-    spots = np.take_along_axis(sim.mocap_pos[:, 1:3], scene.order(disc, 2)[..., None], 1)
+    rows, tip = sim.rows[:, None], sim.site("tcp")[:, None]
+    things = np.concatenate([places, places - tip, axes, speeds], 2)
+    things = things[rows, scene.order(which, 2)]
+    spots = sim.mocap_pos[:, 1:3][rows, scene.order(disc, 2)]
     spots = np.concatenate([spots, spots - things[:, :1, :3]], 2)
     flat = [things.reshape(sim.n, -1), spots.reshape(sim.n, -1)]
     return {"proprio": scene.proprio(sim), "objects": np.concatenate(flat, 1)}
@@ -109,7 +109,7 @@ class Push(Task):
     def expert(self, sim: Sim) -> np.ndarray:
         """Gets behind the object, seen from the disc, and pushes along the line between them."""
         which, thing, spot = _named(sim)
-        other = scene.pick(scene.objects(sim)[0], 1 - which)
+        other = scene.pick(sim, scene.objects(sim)[0], 1 - which)
         tip, low = sim.site("tcp"), _HALF * 0.9
         gap = distance(thing[:, :2], spot[:, :2])
         along = (spot[:, :2] - thing[:, :2]) / np.maximum(gap, 1e-6)[:, None]
@@ -135,11 +135,10 @@ class Push(Task):
     def label(self, sim: Sim) -> dict[str, np.ndarray]:
         which, thing, _ = _named(sim)
         done = self.success(sim)
-        touch = scene.pick(scene.held(sim, _OBJECTS), which)
+        touch = scene.pick(sim, scene.touched(sim), which)
         pushing = touch.any(1) | (distance(sim.site("tcp"), thing) < 0.05)
         return {
             "subtask": np.select([done, pushing], [2, 1], 0).astype(np.int32),
-            "success": done,
             "target": which.astype(np.int32),
             "contact": touch,
         }
@@ -172,27 +171,26 @@ class PickPlace(Task):
 
     def _judge(self, sim: Sim):
         which, thing, spot = _named(sim)
-        touch = scene.pick(scene.held(sim, _OBJECTS), which)
+        left, right = scene.pick(sim, scene.touched(sim), which).T
         gap = distance(thing[:, :2], spot[:, :2])
         down = thing[:, 2] < _HALF + 0.006
-        return which, thing, spot, touch, gap, down
+        placed = (gap < 0.035) & down & ~(left | right)
+        return thing, spot, left & right, gap, down, placed
 
     def reward(self, sim: Sim) -> np.ndarray:
-        _, thing, _, touch, gap, down = self._judge(sim)
+        thing, _, grasp, gap, _, placed = self._judge(sim)
         near = tolerance(distance(sim.site("tcp"), thing), high=0.02, margin=0.2, shape="long_tail")
         there = tolerance(gap, high=0.02, margin=0.3, shape="long_tail")
-        grasp = touch.all(1)
         paid = 0.2 * near + grasp * (0.1 + 0.1 * (thing[:, 2] > _HALF + 0.02) + 0.5 * there)
-        return np.where((gap < 0.035) & down & ~touch.any(1), 1.0, paid)
+        return np.where(placed, 1.0, paid)
 
     def success(self, sim: Sim) -> np.ndarray:
-        *_, touch, gap, down = self._judge(sim)
-        return (gap < 0.035) & down & ~touch.any(1)
+        return self._judge(sim)[-1]
 
     def expert(self, sim: Sim) -> np.ndarray:
         """Hovers, descends, grasps, lifts, carries, lowers and lets go, by what it sees now."""
-        _, thing, spot, touch, gap, down = self._judge(sim)
-        tip, grasp = sim.site("tcp"), touch.all(1)
+        thing, spot, grasp, gap, down, _ = self._judge(sim)
+        tip = sim.site("tcp")
         aside = distance(tip[:, :2], thing[:, :2])
         at_spot = gap < 0.015
         placed = down & (gap < 0.03)
@@ -217,12 +215,12 @@ class PickPlace(Task):
         return scene.towards(sim, np.concatenate([xy, z[:, None]], 1), jaws, speed=0.6)
 
     def label(self, sim: Sim) -> dict[str, np.ndarray]:
-        which, thing, _, touch, gap, down = self._judge(sim)
-        done = (gap < 0.035) & down & ~touch.any(1)
+        thing, *_, placed = self._judge(sim)
+        which = sim.userdata[:, _OBJECT].astype(int)
+        touch = scene.pick(sim, scene.touched(sim), which)
         carried = touch.all(1) & (thing[:, 2] > _HALF + 0.01)
         return {
-            "subtask": np.select([done, carried, touch.any(1)], [3, 2, 1], 0).astype(np.int32),
-            "success": done,
+            "subtask": np.select([placed, carried, touch.any(1)], [3, 2, 1], 0).astype(np.int32),
             "target": which.astype(np.int32),
             "contact": touch,
         }

@@ -1,0 +1,91 @@
+"""Env: one row of a BatchEnv as a `gymnasium.Env`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from .env import BatchEnv
+from .rows import single
+from .snapshot import Snapshot
+from .task import Task
+
+
+class Env(gymnasium.Env):
+    """One row of a task as a `gymnasium.Env`; the arguments, keys and infos are BatchEnv's.
+
+    Values in infos are Python's (`success` is a bool). It never truncates by itself unless
+    max_episode_steps is given: `gymnasium.make` adds the task's time limit.
+    """
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 (Gymnasium's convention)
+
+    def __init__(
+        self,
+        task: Task | str,
+        *,
+        nthread: int = 1,
+        cameras: tuple[str, ...] = (),
+        size: tuple[int, int] = (64, 64),
+        reward: str = "dense",
+        physics: bool = False,
+        labels: bool = False,
+        action_repeat: int = 1,
+        max_episode_steps: int = -1,
+        render_mode: str | None = None,
+    ):
+        self.batch = BatchEnv(
+            task, 1, nthread=nthread, cameras=cameras, size=size, reward=reward, physics=physics,
+            labels=labels, action_repeat=action_repeat, max_episode_steps=max_episode_steps,
+            autoreset_mode=AutoresetMode.DISABLED, render_mode=render_mode,
+        )  # fmt: skip
+        self.metadata = {k: v for k, v in self.batch.metadata.items() if k != "autoreset_mode"}
+        self.render_mode = render_mode
+        self.observation_space = self.batch.single_observation_space
+        self.action_space = self.batch.single_action_space
+        self.action_spec = self.batch.action_spec
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None):
+        """Begins an episode: the seed's first, or without one the next of the seed last given."""
+        super().reset(seed=seed)
+        if seed is None and self.batch._seed[0] < 0:
+            seed = int(self.np_random.integers(2**31))
+        obs, info = self.batch.reset(seed=seed)
+        return _first(obs), _row_info(info)
+
+    def step(self, action: np.ndarray):
+        """Advances by one action `(nu,)`; ValueError for a wrong shape or a number not finite."""
+        action = np.asarray(action, np.float32)
+        if action.shape != self.action_space.shape:
+            raise ValueError(f"an action has shape {self.action_space.shape}, got {action.shape}")
+        obs, reward, terminated, truncated, info = self.batch.step(action[None])
+        done = bool(terminated[0]), bool(truncated[0])
+        return _first(obs), float(reward[0]), *done, _row_info(info)
+
+    def expert(self) -> np.ndarray:
+        """Returns the task's scripted action `(nu,)` for the present state."""
+        return self.batch.expert()[0]
+
+    def save(self) -> Snapshot:
+        """Returns the row as it is now (a TimeLimit wrapper's own counter is not in it)."""
+        return self.batch.save()
+
+    def load(self, snapshot: Snapshot) -> dict[str, np.ndarray]:
+        """Puts the row where the Snapshot's is; returns the observation of then."""
+        return _first(self.batch.load(snapshot))
+
+    def render(self) -> np.ndarray | None:
+        """Returns a picture uint8 (480, 480, 3), if render_mode is "rgb_array"."""
+        frames = self.batch.render()
+        return None if frames is None else frames[0]
+
+
+def _first(obs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {k: v[0] for k, v in obs.items()}
+
+
+def _row_info(info: dict[str, Any]) -> dict[str, Any]:
+    return {k: single(v) for k, v in info.items() if not k.startswith("_")}
