@@ -34,36 +34,38 @@ def fits(*tensors: Tensor) -> bool:
     )
 
 
-def norm_mish(x: Tensor, gain: Tensor, shift: Tensor, out: Tensor) -> None:
-    """Writes Mish(LayerNorm(x)) to `out`, another memory than x.
+def norm_mish(x: Tensor, bias: Tensor, gain: Tensor, shift: Tensor, out: Tensor) -> None:
+    """Writes Mish(LayerNorm(x + bias)) to `out`, another memory than x.
 
-    x, out: (g, m, d); gain, shift: (g, d); all contiguous.
+    x, out: (g, m, d); bias, gain, shift: (g, d); all contiguous.
     """
-    _run(_norm_mish, *_grid(x), x, gain, shift, out)
+    _run(_norm_mish, *_grid(x), x, bias, gain, shift, out)
 
 
-def norm_mish_backward(x: Tensor, gain: Tensor, shift: Tensor, grad: Tensor, out: Tensor) -> Tensor:
-    """Writes the gradient of x to `out` and returns those of gain and shift, (2, g, d)."""
-    tasks, *sizes = _grid(x)
-    parts = torch.empty(tasks, 2, x.shape[2])
-    _run(_norm_mish_backward, tasks, *sizes, x, gain, shift, grad, out, parts)
-    return parts.view(x.shape[0], -1, 2, x.shape[2]).sum(1).transpose(0, 1)
+def norm_mish_backward(
+    x: Tensor, bias: Tensor, gain: Tensor, shift: Tensor, grad: Tensor, out: Tensor
+) -> Tensor:
+    """Writes the gradient of x to `out`; returns those of bias, gain and shift, (3, g, d)."""
+    parts = _parts(x)
+    _run(_norm_mish_backward, *_grid(x), x, bias, gain, shift, grad, out, parts)
+    return parts.sum(1).transpose(0, 1)
 
 
-def norm_simnorm(x: Tensor, gain: Tensor, shift: Tensor, out: Tensor) -> None:
-    """Writes the softmax of LayerNorm(x) over every 8 neighbours to `out`; d is a multiple of 8."""
-    _run(_norm_simnorm, *_grid(x), x, gain, shift, out)
+def norm_simnorm(x: Tensor, bias: Tensor, gain: Tensor, shift: Tensor, out: Tensor) -> None:
+    """Writes the softmax of LayerNorm(x + bias) over every 8 neighbours; d is a multiple of 8."""
+    _run(_norm_simnorm, *_grid(x), x, bias, gain, shift, out)
 
 
-def norm_simnorm_backward(x: Tensor, gain: Tensor, y: Tensor, grad: Tensor, out: Tensor) -> Tensor:
-    """Writes the gradient of x to `out` and returns those of gain and shift, (2, g, d).
+def norm_simnorm_backward(
+    x: Tensor, bias: Tensor, gain: Tensor, y: Tensor, grad: Tensor, out: Tensor
+) -> Tensor:
+    """Writes the gradient of x to `out`; returns those of bias, gain and shift, (3, g, d).
 
     y: what `norm_simnorm` wrote.
     """
-    tasks, *sizes = _grid(x)
-    parts = torch.empty(tasks, 2, x.shape[2])
-    _run(_norm_simnorm_backward, tasks, *sizes, x, gain, y, grad, out, parts)
-    return parts.view(x.shape[0], -1, 2, x.shape[2]).sum(1).transpose(0, 1)
+    parts = _parts(x)
+    _run(_norm_simnorm_backward, *_grid(x), x, bias, gain, y, grad, out, parts)
+    return parts.sum(1).transpose(0, 1)
 
 
 def softmax_mean(x: Tensor, bins: Tensor, out: Tensor) -> None:
@@ -75,6 +77,12 @@ def softmax_mean(x: Tensor, bins: Tensor, out: Tensor) -> None:
 def _grid(x: Tensor) -> tuple[int, int, int]:
     g, m, d = x.shape
     return g * -(-m // ROWS), m, d
+
+
+def _parts(x: Tensor) -> Tensor:
+    """Returns room for what each task adds up by itself, in an order that no thread changes."""
+    g, m, d = x.shape
+    return torch.empty(g, -(-m // ROWS), 3, d)
 
 
 def _run(kernel: Callable, tasks: int, *arguments: int | Tensor) -> None:
@@ -168,21 +176,22 @@ def _exp(x):
     """Returns exp(x) of a float32 in [-87, 88], to 2 units in the last place."""
     power, n = _power_of_two(x * LOG2E + HALF_UP)
     r = x - n * LN2
-    p = C2 + r * (C3 + r * (C4 + r * (C5 + r * C6)))
-    return power * (ONE + r * (ONE + r * p))
+    square = r * r
+    p = (C2 + r * C3) + square * ((C4 + r * C5) + square * C6)  # a short chain of dependences
+    return power * ((ONE + r) + square * p)
 
 
 @numba.njit(inline="always")
-def _moments(x):
-    """Returns the mean of a row and one over its deviation."""
+def _moments(x, bias):
+    """Returns the mean of a row x + bias and one over its deviation."""
     d = F(x.size)
     mean = ZERO
     for j in range(x.size):
-        mean += x[j]
+        mean += x[j] + bias[j]
     mean /= d
     variance = ZERO
     for j in range(x.size):
-        variance += (x[j] - mean) * (x[j] - mean)
+        variance += (x[j] + bias[j] - mean) * (x[j] + bias[j] - mean)
     return mean, ONE / np.sqrt(variance / d + EPSILON)
 
 
@@ -201,20 +210,20 @@ def _norm_mish(words):
     tasks, m, d = words[1], words[2], words[3]
     blocks = (m + ROWS - 1) // ROWS
     shape, flat = (tasks // blocks, m, d), (tasks // blocks, d)
-    xs = numba.carray(_floats(words[4]), shape)
-    gains, shifts = numba.carray(_floats(words[5]), flat), numba.carray(_floats(words[6]), flat)
-    outs = numba.carray(_floats(words[7]), shape)
+    xs, biases = numba.carray(_floats(words[4]), shape), numba.carray(_floats(words[5]), flat)
+    gains, shifts = numba.carray(_floats(words[6]), flat), numba.carray(_floats(words[7]), flat)
+    outs = numba.carray(_floats(words[8]), shape)
     while True:
         task = _claim(words)
         if task >= tasks:
             return
         g, first = task // blocks, task % blocks * ROWS
-        gain, shift = gains[g], shifts[g]
+        bias, gain, shift = biases[g], gains[g], shifts[g]
         for i in range(first, min(first + ROWS, m)):
             x, out = xs[g, i], outs[g, i]
-            mean, scale = _moments(x)
+            mean, scale = _moments(x, bias)
             for j in range(d):
-                u = (x[j] - mean) * scale * gain[j] + shift[j]
+                u = (x[j] + bias[j] - mean) * scale * gain[j] + shift[j]
                 ratio, _, _ = _mish_parts(u)
                 out[j] = u * ratio
 
@@ -223,46 +232,46 @@ def _norm_mish_backward(words):
     tasks, m, d = words[1], words[2], words[3]
     blocks = (m + ROWS - 1) // ROWS
     shape, flat = (tasks // blocks, m, d), (tasks // blocks, d)
-    xs = numba.carray(_floats(words[4]), shape)
-    gains, shifts = numba.carray(_floats(words[5]), flat), numba.carray(_floats(words[6]), flat)
-    grads, outs = numba.carray(_floats(words[7]), shape), numba.carray(_floats(words[8]), shape)
-    parts = numba.carray(_floats(words[9]), (tasks, 2, d))
+    xs, biases = numba.carray(_floats(words[4]), shape), numba.carray(_floats(words[5]), flat)
+    gains, shifts = numba.carray(_floats(words[6]), flat), numba.carray(_floats(words[7]), flat)
+    grads, outs = numba.carray(_floats(words[8]), shape), numba.carray(_floats(words[9]), shape)
+    parts = numba.carray(_floats(words[10]), (tasks, 3, d))
     while True:
         task = _claim(words)
         if task >= tasks:
             return
         g, first = task // blocks, task % blocks * ROWS
-        gain, shift, part = gains[g], shifts[g], parts[task]
+        bias, gain, shift, part = biases[g], gains[g], shifts[g], parts[task]
         part[:] = ZERO
         for i in range(first, min(first + ROWS, m)):
             x, grad, out = xs[g, i], grads[g, i], outs[g, i]
-            mean, scale = _moments(x)
+            mean, scale = _moments(x, bias)
             for j in range(d):
-                u = (x[j] - mean) * scale * gain[j] + shift[j]
+                u = (x[j] + bias[j] - mean) * scale * gain[j] + shift[j]
                 ratio, e, w = _mish_parts(u)
                 slope = FOUR * e * (e + ONE) / ((w + TWO) * (w + TWO))
                 out[j] = grad[j] * (ratio + u * slope)
-            _norm_backward(x, gain, mean, scale, out, part)
+            _norm_backward(x, bias, gain, mean, scale, out, part)
 
 
 def _norm_simnorm(words):
     tasks, m, d = words[1], words[2], words[3]
     blocks = (m + ROWS - 1) // ROWS
     shape, flat = (tasks // blocks, m, d), (tasks // blocks, d)
-    xs = numba.carray(_floats(words[4]), shape)
-    gains, shifts = numba.carray(_floats(words[5]), flat), numba.carray(_floats(words[6]), flat)
-    outs = numba.carray(_floats(words[7]), shape)
+    xs, biases = numba.carray(_floats(words[4]), shape), numba.carray(_floats(words[5]), flat)
+    gains, shifts = numba.carray(_floats(words[6]), flat), numba.carray(_floats(words[7]), flat)
+    outs = numba.carray(_floats(words[8]), shape)
     while True:
         task = _claim(words)
         if task >= tasks:
             return
         g, first = task // blocks, task % blocks * ROWS
-        gain, shift = gains[g], shifts[g]
+        bias, gain, shift = biases[g], gains[g], shifts[g]
         for i in range(first, min(first + ROWS, m)):
             x, out = xs[g, i], outs[g, i]
-            mean, scale = _moments(x)
+            mean, scale = _moments(x, bias)
             for j in range(d):
-                out[j] = (x[j] - mean) * scale * gain[j] + shift[j]
+                out[j] = (x[j] + bias[j] - mean) * scale * gain[j] + shift[j]
             for k in range(d // GROUP):
                 peak = out[k * GROUP]
                 for j in range(1, GROUP):
@@ -280,16 +289,16 @@ def _norm_simnorm_backward(words):
     tasks, m, d = words[1], words[2], words[3]
     blocks = (m + ROWS - 1) // ROWS
     shape, flat = (tasks // blocks, m, d), (tasks // blocks, d)
-    xs, gains = numba.carray(_floats(words[4]), shape), numba.carray(_floats(words[5]), flat)
-    ys = numba.carray(_floats(words[6]), shape)
-    grads, outs = numba.carray(_floats(words[7]), shape), numba.carray(_floats(words[8]), shape)
-    parts = numba.carray(_floats(words[9]), (tasks, 2, d))
+    xs, biases = numba.carray(_floats(words[4]), shape), numba.carray(_floats(words[5]), flat)
+    gains, ys = numba.carray(_floats(words[6]), flat), numba.carray(_floats(words[7]), shape)
+    grads, outs = numba.carray(_floats(words[8]), shape), numba.carray(_floats(words[9]), shape)
+    parts = numba.carray(_floats(words[10]), (tasks, 3, d))
     while True:
         task = _claim(words)
         if task >= tasks:
             return
         g, first = task // blocks, task % blocks * ROWS
-        part = parts[task]
+        bias, part = biases[g], parts[task]
         part[:] = ZERO
         for i in range(first, min(first + ROWS, m)):
             x, y, grad, out = xs[g, i], ys[g, i], grads[g, i], outs[g, i]
@@ -299,26 +308,27 @@ def _norm_simnorm_backward(words):
                     total += y[k * GROUP + j] * grad[k * GROUP + j]
                 for j in range(GROUP):
                     out[k * GROUP + j] = y[k * GROUP + j] * (grad[k * GROUP + j] - total)
-            mean, scale = _moments(x)
-            _norm_backward(x, gains[g], mean, scale, out, part)
+            mean, scale = _moments(x, bias)
+            _norm_backward(x, bias, gains[g], mean, scale, out, part)
 
 
 @numba.njit(inline="always")
-def _norm_backward(x, gain, mean, scale, out, part):
+def _norm_backward(x, bias, gain, mean, scale, out, part):
     """Turns the gradient behind a LayerNorm, in `out`, into the one before it; adds to `part`."""
     d = F(x.size)
     total, along = ZERO, ZERO
     for j in range(x.size):
-        inner = (x[j] - mean) * scale
-        part[0, j] += out[j] * inner
-        part[1, j] += out[j]
+        inner = (x[j] + bias[j] - mean) * scale
+        part[1, j] += out[j] * inner
+        part[2, j] += out[j]
         out[j] *= gain[j]
         total += out[j]
         along += out[j] * inner
     total /= d
     along /= d
     for j in range(x.size):
-        out[j] = scale * (out[j] - total - (x[j] - mean) * scale * along)
+        out[j] = scale * (out[j] - total - (x[j] + bias[j] - mean) * scale * along)
+        part[0, j] += out[j]
 
 
 def _softmax_mean(words):

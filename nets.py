@@ -56,6 +56,10 @@ class TwoHot:
 
     def decode(self, logits: Tensor) -> Tensor:
         """Returns the scalars (...) that logits (..., count) stand for."""
+        if kernels.fits(logits) and not logits.requires_grad:
+            mean = logits.new_empty(logits.shape[:-1])
+            kernels.softmax_mean(logits.flatten(0, -2).contiguous(), self.bins(logits), mean)
+            return symexp(mean)
         return symexp((F.softmax(logits, dim=-1) * self.bins(logits)).sum(-1))
 
     def loss(self, logits: Tensor, x: Tensor) -> Tensor:
@@ -73,77 +77,25 @@ class TwoHot:
         return index.long(), place - index
 
 
-def norm_mish(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
-    """Returns Mish(LayerNorm(x)) of x (..., d); gain, shift (d,), or (k, d) for x (k, m, d).
+def norm_mish(x: Tensor, bias: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+    """Returns Mish(LayerNorm(x + bias)), LayerNorm with gain and shift, for x (..., d).
 
-    In float32 on the CPU it is one kernel.
+    The parameters are (d,), or (k, d) for x (k, m, d). In float32 on the CPU it is one kernel.
     """
-    if kernels.fits(x, gain, shift):
-        return _fused(_NormMish, x, gain, shift)
-    return F.mish(_norm(x, gain, shift))
+    if kernels.fits(x, bias, gain, shift):
+        return _fused(_NormMish, x, bias, gain, shift)
+    return _plain_mish(x, bias, gain, shift)
 
 
-def norm_simnorm(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
-    """Returns SimNorm(LayerNorm(x)), in groups of 8; arguments as `norm_mish` takes them."""
-    if kernels.fits(x, gain, shift) and x.shape[-1] % kernels.GROUP == 0:
-        return _fused(_NormSimnorm, x, gain, shift)
-    return simnorm(_norm(x, gain, shift))
-
-
-def _norm(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
-    gain, shift = (p if p.ndim == 1 else p.unsqueeze(1) for p in (gain, shift))
-    return F.layer_norm(x, x.shape[-1:]) * gain + shift
-
-
-def _fused(function, x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
-    """Applies an autograd function to the (k, m, d) that a kernel takes."""
-    groups = x.unsqueeze(0).flatten(1, -2) if gain.ndim == 1 else x
-    parts = groups.contiguous(), gain.view(len(groups), -1), shift.view(len(groups), -1)
-    return function.apply(*parts).view(x.shape)
-
-
-class _NormMish(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, gain, shift):
-        ctx.save_for_backward(x, gain, shift)
-        out = torch.empty_like(x)
-        kernels.norm_mish(x, gain, shift, out)
-        return out
-
-    @staticmethod
-    def backward(ctx, grad):
-        x, gain, shift = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            return _again(F.mish, x, gain, shift, grad)
-        out = torch.empty_like(x)
-        return out, *kernels.norm_mish_backward(x, gain, shift, grad.contiguous(), out)
-
-
-class _NormSimnorm(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, gain, shift):
-        out = torch.empty_like(x)
-        kernels.norm_simnorm(x, gain, shift, out)
-        ctx.save_for_backward(x, gain, shift, out)
-        return out
-
-    @staticmethod
-    def backward(ctx, grad):
-        x, gain, shift, y = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            return _again(simnorm, x, gain, shift, grad)
-        out = torch.empty_like(x)
-        return out, *kernels.norm_simnorm_backward(x, gain, y, grad.contiguous(), out)
-
-
-def _again(activation, x: Tensor, gain: Tensor, shift: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
-    """Returns the gradients by torch's own operations, for a second derivative to pass through."""
-    y = activation(_norm(x, gain, shift))
-    return torch.autograd.grad(y, (x, gain, shift), grad, create_graph=True)
+def norm_simnorm(x: Tensor, bias: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+    """Returns SimNorm(LayerNorm(x + bias)), in groups of 8; takes what `norm_mish` takes."""
+    if kernels.fits(x, bias, gain, shift) and x.shape[-1] % kernels.GROUP == 0:
+        return _fused(_NormSimnorm, x, bias, gain, shift)
+    return _plain_simnorm(x, bias, gain, shift)
 
 
 class NormedLinear(nn.Module):
-    """A linear layer, LayerNorm, then Mish (or what `activation` does after the norm).
+    """A linear layer, LayerNorm, then Mish (or what `activation` does in place of Mish).
 
     Weights are a truncated normal of deviation 0.02 drawn from `rng`; biases begin at 0.
     """
@@ -156,9 +108,9 @@ class NormedLinear(nn.Module):
         self.shift = nn.Parameter(torch.zeros(outputs))
         self.activation = activation
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps x (..., inputs) to (..., outputs)."""
-        return self.activation(F.linear(x, self.weight, self.bias), self.gain, self.shift)
+    def forward(self, *parts: Tensor) -> Tensor:
+        """Maps parts (..., ·), joined along the last axis, to (..., outputs)."""
+        return self.activation(joined_linear(parts, self.weight), self.bias, self.gain, self.shift)
 
 
 class Linear(nn.Module):
@@ -167,9 +119,8 @@ class Linear(nn.Module):
     def __init__(self, inputs: int, outputs: int, rng: torch.Generator | None):
         super().__init__()
         shape = (outputs, inputs)
-        self.weight = nn.Parameter(
-            torch.zeros(shape) if rng is None else truncated_normal(shape, rng)
-        )
+        weight = torch.zeros(shape) if rng is None else truncated_normal(shape, rng)
+        self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -177,18 +128,29 @@ class Linear(nn.Module):
         return F.linear(x, self.weight, self.bias)
 
 
-def mlp(sizes: Sequence[int], rng: torch.Generator, last=None, zero: bool = False) -> nn.Sequential:
-    """Returns hidden NormedLinear layers of `sizes` and a last layer.
+class MLP(nn.Module):
+    """Hidden NormedLinear layers of `sizes` and a last layer.
 
     The last layer is a NormedLinear with the activation `last`, or plain where `last` is None;
     `zero` makes a plain last layer begin at 0.
     """
-    layers: list[nn.Module] = [NormedLinear(i, o, rng) for i, o in itertools.pairwise(sizes[:-1])]
-    if last is not None:
-        layers.append(NormedLinear(sizes[-2], sizes[-1], rng, last))
-    else:
-        layers.append(Linear(sizes[-2], sizes[-1], None if zero else rng))
-    return nn.Sequential(*layers)
+
+    def __init__(self, sizes: Sequence[int], rng: torch.Generator, last=None, zero: bool = False):
+        super().__init__()
+        layers = [NormedLinear(i, o, rng) for i, o in itertools.pairwise(sizes[:-1])]
+        if last is not None:
+            layers.append(NormedLinear(sizes[-2], sizes[-1], rng, last))
+        else:
+            layers.append(Linear(sizes[-2], sizes[-1], None if zero else rng))
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, *parts: Tensor) -> Tensor:
+        """Maps parts (..., ·), joined as by `joined_linear`, to (..., outputs)."""
+        first, *rest = self.layers
+        x = first(*parts)
+        for layer in rest:
+            x = layer(x)
+        return x
 
 
 class Ensemble(nn.Module):
@@ -209,37 +171,207 @@ class Ensemble(nn.Module):
 
     def forward(
         self,
-        x: Tensor,
+        *parts: Tensor,
         members: Tensor | None = None,
         mask: Tensor | None = None,
         frozen: bool = False,
     ) -> Tensor:
-        """Maps x (m, inputs) to (k, m, outputs), for all or for the `members` (k,) int64 asked.
+        """Maps parts (m, ·), joined, to (k, m, outputs), for all or for k distinct `members`.
 
-        `mask` (k, m, hidden) multiplies the first linear outputs (see `dropout_mask`); `frozen`
-        lets a gradient reach x but no weight.
+        members: (k,) int64. mask: (k, m, hidden), multiplies the first linear outputs (see
+        `dropout_mask`). `frozen` lets a gradient reach the parts but no weight.
         """
 
         def pick(parameters: nn.ParameterList) -> list[Tensor]:
-            tensors = [p.detach() for p in parameters] if frozen else list(parameters)
-            return tensors if members is None else [p[members] for p in tensors]
+            chosen = parameters if members is None else [p[members] for p in parameters]
+            return [p.detach() for p in chosen] if frozen else list(chosen)
 
-        weights, biases = pick(self.weight), pick(self.bias)
-        x = x.expand(len(weights[0]), *x.shape)
-        for weight, bias, gain, shift in zip(
-            weights[:-1], biases[:-1], pick(self.gain), pick(self.shift), strict=True
-        ):
-            x = torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
+        weights = [w.detach() if frozen else w for w in self.weight]
+        biases = pick(self.bias)
+        norms = zip(weights[:-1], biases[:-1], pick(self.gain), pick(self.shift), strict=True)
+        for weight, bias, gain, shift in norms:
+            x = stacked_linear(parts, weight, members)
             if mask is not None:
-                x, mask = x * mask, None
-            x = norm_mish(x, gain, shift)
-        return torch.baddbmm(biases[-1][:, None], x, weights[-1].transpose(1, 2))
+                x, bias, mask = (x + bias[:, None]) * mask, torch.zeros_like(bias), None
+            parts = (norm_mish(x, bias, gain, shift),)
+        return stacked_linear(parts, weights[-1], members) + biases[-1][:, None]
+
+
+# ---- what the layers are made of
+
+
+def joined_linear(parts: Sequence[Tensor], weight: Tensor) -> Tensor:
+    """Returns weight times the parts (..., ·) joined along the last axis, (..., outputs).
+
+    The first part may be (n, ·) where the others are (m, ·), m a multiple of n: then each of its
+    rows stands for m / n rows in turn, and is multiplied once.
+    """
+    if len(parts) == 1:
+        return F.linear(parts[0], weight)
+    head, tail = parts[0], torch.cat(parts[1:], -1) if len(parts) > 2 else parts[1]
+    if head.shape[:-1] == tail.shape[:-1]:
+        return F.linear(torch.cat((head, tail), -1), weight)
+    width = head.shape[-1]
+    once = F.linear(head, weight[:, :width])
+    if len(head) > 1:
+        once = once.repeat_interleave(len(tail) // len(head), 0)
+    return torch.addmm(once, tail, weight[:, width:].t())
+
+
+def distinct_rows(x: Tensor) -> Tensor:
+    """Returns the n rows of which the m rows of x (m, d) are repetitions, m / n each, or x.
+
+    It looks on the CPU alone: elsewhere to know would cost more than it saves.
+    """
+    if x.device.type != "cpu" or len(x) < 2 or not torch.equal(x[0], x[1]):
+        return x
+    same = (x == x[0]).all(1)
+    block = len(x) if same.all() else int(same.int().argmin())
+    rows = x[::block]
+    if len(x) % block or not torch.equal(
+        x.view(-1, block, x.shape[1]), rows[:, None].expand(-1, block, -1)
+    ):
+        return x
+    return rows
+
+
+def stacked_linear(parts: Sequence[Tensor], weight: Tensor, members: Tensor | None) -> Tensor:
+    """Returns each member's weight times the joined parts, (k, m, outputs).
+
+    parts: (m, ·) where all members share them, or one (k, m, inputs). weight: (count, outputs,
+    inputs). members: (k,) int64 and distinct, or None for all.
+    """
+    if kernels.fits(weight, *parts):
+        chosen = range(len(weight)) if members is None else members.tolist()
+        return _StackedLinear.apply(weight, chosen, *parts)
+    return _stacked(weight, slice(None) if members is None else members, *parts)
+
+
+def _stacked(weight: Tensor, members, *parts: Tensor) -> Tensor:
+    x, weight = torch.cat(parts, -1), weight[members]
+    return torch.matmul(x, weight.transpose(1, 2))
+
+
+class _StackedLinear(torch.autograd.Function):
+    """A product per member, each on all threads: no weight is copied, no useless gradient taken."""
+
+    @staticmethod
+    def forward(ctx, weight, members, *parts):
+        ctx.save_for_backward(weight, *parts)
+        ctx.members = list(members)
+        x = torch.cat(parts, -1) if len(parts) > 1 else parts[0]
+        out = x.new_empty(len(ctx.members), x.shape[-2], weight.shape[1])
+        for i, k in enumerate(ctx.members):
+            torch.mm(x if x.ndim == 2 else x[i], weight[k].t(), out=out[i])
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):
+        weight, *parts = ctx.saved_tensors
+        needs, begin, found = ctx.needs_input_grad, 0, [None, None]
+        if torch.is_grad_enabled():
+            return _second(_stacked, (weight, ctx.members, *parts), needs, grad)
+        grad = grad.contiguous()
+        if needs[0]:
+            x = torch.cat(parts, -1)
+            found[0] = torch.zeros_like(weight)
+            for i, k in enumerate(ctx.members):
+                torch.mm(grad[i].t(), x if x.ndim == 2 else x[i], out=found[0][k])
+        for part, need in zip(parts, needs[2:], strict=True):
+            columns = weight[:, :, begin : begin + part.shape[-1]]
+            begin += part.shape[-1]
+            found.append(_input_gradient(grad, columns, ctx.members, part) if need else None)
+        return tuple(found)
+
+
+def _input_gradient(grad: Tensor, columns: Tensor, members: list[int], part: Tensor) -> Tensor:
+    """Returns the gradient of a part: of each member's own, or summed where they share it."""
+    out = torch.empty_like(part)
+    for i, k in enumerate(members):
+        if part.ndim == 3:
+            torch.mm(grad[i], columns[k], out=out[i])
+        elif i == 0:
+            torch.mm(grad[i], columns[k], out=out)
+        else:
+            out.addmm_(grad[i], columns[k])
+    return out
+
+
+def _norm(x: Tensor, bias: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+    if bias.ndim == 2:
+        bias, gain, shift = (p.unsqueeze(1) for p in (bias, gain, shift))
+    return F.layer_norm(x + bias, x.shape[-1:]) * gain + shift
+
+
+def _plain_mish(x: Tensor, bias: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+    return F.mish(_norm(x, bias, gain, shift))
+
+
+def _plain_simnorm(x: Tensor, bias: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+    return simnorm(_norm(x, bias, gain, shift))
+
+
+def _fused(function, x: Tensor, *parameters: Tensor) -> Tensor:
+    """Applies an autograd function to the (k, m, d) that a kernel takes."""
+    groups = x if parameters[0].ndim == 2 else x.unsqueeze(0).flatten(1, -2)
+    parameters = (p.view(len(groups), -1) for p in parameters)
+    return function.apply(groups.contiguous(), *parameters).view(x.shape)
+
+
+class _NormMish(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, bias, gain, shift):
+        ctx.save_for_backward(x, bias, gain, shift)
+        out = torch.empty_like(x)
+        kernels.norm_mish(x, bias, gain, shift, out)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):
+        inputs = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return _second(_plain_mish, inputs, ctx.needs_input_grad, grad)
+        out = torch.empty_like(inputs[0])
+        return out, *kernels.norm_mish_backward(*inputs, grad.contiguous(), out)
+
+
+class _NormSimnorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, bias, gain, shift):
+        out = torch.empty_like(x)
+        kernels.norm_simnorm(x, bias, gain, shift, out)
+        ctx.save_for_backward(x, bias, gain, shift, out)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):
+        *inputs, y = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return _second(_plain_simnorm, inputs, ctx.needs_input_grad, grad)
+        x, bias, gain, _ = inputs
+        out = torch.empty_like(x)
+        return out, *kernels.norm_simnorm_backward(x, bias, gain, y, grad.contiguous(), out)
+
+
+def _second(plain, inputs: Sequence, needs: Sequence[bool], grad: Tensor) -> tuple:
+    """Returns the gradients by torch's own operations, for a second derivative to pass through."""
+    asked = [p for p, need in zip(inputs, needs, strict=True) if need]
+    found = iter(torch.autograd.grad(plain(*inputs), asked, grad, create_graph=True))
+    return tuple(next(found) if need else None for need in needs)
 
 
 def dropout_mask(shape: tuple[int, ...], share: float, rng: torch.Generator) -> Tensor:
-    """Returns float32 factors: 0 with probability `share`, else 1 / (1 - share)."""
-    mask = torch.empty(shape, device=rng.device)
-    return mask.bernoulli_(1 - share, generator=rng).div_(1 - share)
+    """Returns float32 factors: 0 with probability `share` in (0, 1), else 1 / (1 - share)."""
+    mask = torch.full(shape, 1 / (1 - share), device=rng.device)
+    if rng.device.type != "cpu":
+        return mask.mul_(torch.empty_like(mask).bernoulli_(1 - share, generator=rng))
+    # Gaps between what is dropped are geometric: few draws instead of one per factor. So many are
+    # drawn that all factors are covered but for a chance below 1e-20.
+    expected = mask.numel() * share
+    gaps = torch.empty(int(expected + 10 * expected**0.5 + 50)).geometric_(share, generator=rng)
+    places = gaps.long().cumsum(0) - 1
+    mask.view(-1)[places[places < mask.numel()]] = 0
+    return mask
 
 
 def truncated_normal(shape: tuple[int, ...], rng: torch.Generator, std: float = 0.02) -> Tensor:

@@ -19,16 +19,18 @@ def example(shape):
     g, _, d = shape
     return (
         draws(*shape, scale=3.0) + 0.5,
+        draws(g, d, seed=5),
         1 + draws(g, d, seed=1, scale=0.5),
         draws(g, d, seed=2),
         draws(*shape, seed=3),
     )
 
 
-def truth(activation, x, gain, shift, grad):
-    """Returns the value and the gradients of x, gain and shift in float64, by autograd."""
-    parts = [p.double().requires_grad_() for p in (x, gain, shift)]
-    inner = F.layer_norm(parts[0], x.shape[-1:]) * parts[1][:, None] + parts[2][:, None]
+def truth(activation, x, bias, gain, shift, grad):
+    """Returns the value and the gradients of x, bias, gain and shift in float64, by autograd."""
+    parts = [p.double().requires_grad_() for p in (x, bias, gain, shift)]
+    inner = F.layer_norm(parts[0] + parts[1][:, None], x.shape[-1:])
+    inner = inner * parts[2][:, None] + parts[3][:, None]
     y = activation(inner)
     return y.detach(), torch.autograd.grad((y * grad.double()).sum(), parts)
 
@@ -50,24 +52,24 @@ def near(got, want, share=2e-6):
 
 @SHAPES
 def test_norm_mish_and_its_gradients_are_those_of_the_formula(shape):
-    x, gain, shift, grad = example(shape)
-    want, gradients = truth(mish, x, gain, shift, grad)
+    x, bias, gain, shift, grad = example(shape)
+    want, gradients = truth(mish, x, bias, gain, shift, grad)
     y, out = torch.empty_like(x), torch.empty_like(x)
-    kernels.norm_mish(x, gain, shift, y)
+    kernels.norm_mish(x, bias, gain, shift, y)
     near(y, want)
-    parts = kernels.norm_mish_backward(x, gain, shift, grad, out)
+    parts = kernels.norm_mish_backward(x, bias, gain, shift, grad, out)
     for got, expected in zip((out, *parts), gradients, strict=True):
         near(got, expected)
 
 
 @SHAPES
 def test_norm_simnorm_and_its_gradients_are_those_of_the_formula(shape):
-    x, gain, shift, grad = example(shape)
-    want, gradients = truth(simnorm, x, gain, shift, grad)
+    x, bias, gain, shift, grad = example(shape)
+    want, gradients = truth(simnorm, x, bias, gain, shift, grad)
     y, out = torch.empty_like(x), torch.empty_like(x)
-    kernels.norm_simnorm(x, gain, shift, y)
+    kernels.norm_simnorm(x, bias, gain, shift, y)
     near(y, want)
-    parts = kernels.norm_simnorm_backward(x, gain, y, grad, out)
+    parts = kernels.norm_simnorm_backward(x, bias, gain, y, grad, out)
     for got, expected in zip((out, *parts), gradients, strict=True):
         near(got, expected)
 
@@ -84,7 +86,7 @@ def test_mish_is_precise_at_every_magnitude(low, high):
     u = torch.linspace(low, high, 512)
     x = torch.zeros(1, 1, 512)
     y = torch.empty_like(x)
-    kernels.norm_mish(x, torch.zeros(1, 512), u[None], y)
+    kernels.norm_mish(x, torch.zeros(1, 512), torch.zeros(1, 512), u[None], y)
     want = F.mish(u.double())
     error = (y[0, 0].double() - want).abs() / want.abs().clamp(min=1e-35)
     assert float(error.max()) < 1e-6
@@ -92,19 +94,19 @@ def test_mish_is_precise_at_every_magnitude(low, high):
 
 def test_a_nan_is_not_hidden():
     for kernel in (kernels.norm_mish, kernels.norm_simnorm):
-        x, gain, shift, _ = example((1, 4, 16))
+        x, *rest, _ = example((1, 4, 16))
         x[0, 2, 3] = float("nan")
         y = torch.empty_like(x)
-        kernel(x, gain, shift, y)
+        kernel(x, *rest, y)
         assert y[0, 2].isnan().all() and y[0, [0, 1, 3]].isfinite().all()
 
 
-def everything(x, gain, shift, grad):
+def everything(x, bias, gain, shift, grad):
     outs = [torch.empty_like(x) for _ in range(4)]
-    kernels.norm_mish(x, gain, shift, outs[0])
-    first = kernels.norm_mish_backward(x, gain, shift, grad, outs[1])
-    kernels.norm_simnorm(x, gain, shift, outs[2])
-    second = kernels.norm_simnorm_backward(x, gain, outs[2], grad, outs[3])
+    kernels.norm_mish(x, bias, gain, shift, outs[0])
+    first = kernels.norm_mish_backward(x, bias, gain, shift, grad, outs[1])
+    kernels.norm_simnorm(x, bias, gain, shift, outs[2])
+    second = kernels.norm_simnorm_backward(x, bias, gain, outs[2], grad, outs[3])
     return [*outs, first, second]
 
 
@@ -136,15 +138,14 @@ def test_only_plain_float32_on_the_cpu_fits():
 def test_fused_and_plain_paths_agree(monkeypatch, name, grouped):
     shape = (3, 21, 64)
     x = draws(*shape, scale=2.0).requires_grad_()
-    gain, shift = (
-        (draws(*((3, 64) if grouped else (64,)), seed=s) + 1).requires_grad_() for s in (1, 2)
-    )
+    parts = [(draws(*((3, 64) if grouped else (64,)), seed=s) + 1) for s in (1, 2, 3)]
+    inputs = [x, *(p.requires_grad_() for p in parts)]
     weight, found = draws(*shape, seed=4), []
     for fused in (True, False):
         if not fused:
             monkeypatch.setattr(kernels, "fits", lambda *_: False)
-        y = getattr(nets, name)(x, gain, shift)
-        found.append([y, *torch.autograd.grad((y * weight).sum(), (x, gain, shift))])
+        y = getattr(nets, name)(*inputs)
+        found.append([y, *torch.autograd.grad((y * weight).sum(), inputs)])
     for a, b in zip(*found, strict=True):
         assert a.shape == b.shape
         near(a, b.double(), share=4e-6)
@@ -152,13 +153,12 @@ def test_fused_and_plain_paths_agree(monkeypatch, name, grouped):
 
 @pytest.mark.parametrize("name", ["norm_mish", "norm_simnorm"])
 def test_fused_and_plain_paths_agree_in_the_second_derivative(monkeypatch, name):
-    x, gain, shift, weight = (p[0].requires_grad_() for p in example((1, 5, 16)))
-    inputs, found = (x, gain, shift, weight), []
+    inputs, found = [p[0].requires_grad_() for p in example((1, 5, 16))], []
     for fused in (True, False):
         if not fused:
             monkeypatch.setattr(kernels, "fits", lambda *_: False)
-        y = getattr(nets, name)(*inputs[:3])
-        first = torch.autograd.grad((y * weight).sum(), inputs[:3], create_graph=True)
+        y = getattr(nets, name)(*inputs[:4])
+        first = torch.autograd.grad((y * inputs[4]).sum(), inputs[:4], create_graph=True)
         found.append(torch.autograd.grad(sum(g.square().sum() for g in first), inputs))
     for a, b in zip(*found, strict=True):
         near(a, b.double(), share=1e-5)
@@ -166,6 +166,6 @@ def test_fused_and_plain_paths_agree_in_the_second_derivative(monkeypatch, name)
 
 def test_rows_of_strided_memory_are_read_right():
     x = draws(16, 6).T
-    got = nets.norm_simnorm(x, torch.ones(16), torch.zeros(16))
+    got = nets.norm_simnorm(x, torch.zeros(16), torch.ones(16), torch.zeros(16))
     near(got, simnorm(F.layer_norm(x.double(), (16,))))
     np.testing.assert_allclose(got.reshape(6, 2, 8).sum(-1), 1, rtol=1e-5)

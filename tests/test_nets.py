@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from umwelten import kernels
 from umwelten.nets import (
+    MLP,
     Ensemble,
     NormedLinear,
     TwoHot,
+    distinct_rows,
     dropout_mask,
-    mlp,
     norm_mish,
     norm_simnorm,
     simnorm,
@@ -93,9 +95,9 @@ def test_two_hot_loss_is_the_cross_entropy_with_its_gradient():
 def test_norm_mish_and_norm_simnorm_are_their_formulas(rows, width):
     rng = np.random.default_rng(width)
     x = rng.normal(size=(rows, width)) * 3 + 1
-    gain, shift = rng.normal(size=(2, width))
-    parts = [torch.tensor(v, dtype=torch.float32) for v in (x, gain, shift)]
-    inner = normalised(x) * gain + shift
+    bias, gain, shift = rng.normal(size=(3, width))
+    parts = [torch.tensor(v, dtype=torch.float32) for v in (x, bias, gain, shift)]
+    inner = normalised(x + bias) * gain + shift
     np.testing.assert_allclose(norm_mish(*parts), mish(inner), rtol=1e-4, atol=1e-5)
     want = softmax(inner.reshape(rows, -1, 8)).reshape(rows, width)
     np.testing.assert_allclose(norm_simnorm(*parts), want, rtol=1e-4, atol=1e-6)
@@ -104,7 +106,7 @@ def test_norm_mish_and_norm_simnorm_are_their_formulas(rows, width):
 def test_norm_mish_stands_extreme_inputs():
     x = torch.zeros(2, 64)
     x[0, 0] = 1e6
-    y = norm_mish(x, torch.full((64,), 1e3), torch.full((64,), -500.0))
+    y = norm_mish(x, torch.zeros(64), torch.full((64,), 1e3), torch.full((64,), -500.0))
     assert y.isfinite().all()
     assert abs(float(y[0, 0]) - (np.sqrt(63) * 1e3 - 500)) < 1  # mish(u) = u far above 0
     assert (y[1].abs() < 1e-6).all()  # and 0 far below it
@@ -121,15 +123,15 @@ def test_simnorm_groups_lie_on_simplices():
 
 def test_weights_begin_as_truncated_normals_biases_and_zero_heads_at_zero():
     critics = Ensemble(5, [134, 512, 512, 101], generator())
-    net = mlp([134, 384, 384, 101], generator(), zero=True)
+    net = MLP([134, 384, 384, 101], generator(), zero=True)
     hidden = [w for stack in list(critics.weight)[:-1] for w in stack]
-    for weight in [*hidden, net[0].weight, net[1].weight]:
+    for weight in [*hidden, net.layers[0].weight, net.layers[1].weight]:
         weight = weight.detach()
         assert abs(float(weight.std()) / 0.02 - 1) < 0.02
         assert abs(float(weight.mean())) < 5e-4
         assert float(weight.abs().max()) > 0.06  # truncated at 2, not at two deviations
-    assert not critics.weight[-1].any() and not net[-1].weight.any()
-    assert mlp([4, 8, 3], generator())[-1].weight.any()
+    assert not critics.weight[-1].any() and not net.layers[-1].weight.any()
+    assert MLP([4, 8, 3], generator()).layers[-1].weight.any()
     assert not torch.equal(hidden[0], hidden[1])
     assert not any(b.any() for b in critics.bias)
     assert all((g == 1).all() for g in critics.gain) and not any(s.any() for s in critics.shift)
@@ -137,9 +139,9 @@ def test_weights_begin_as_truncated_normals_biases_and_zero_heads_at_zero():
 
 def test_layers_draw_from_the_generator_alone():
     torch.manual_seed(1)
-    one = mlp([4, 8, 3], generator(5), norm_simnorm)
+    one = MLP([4, 8, 3], generator(5), norm_simnorm)
     before = torch.get_rng_state()
-    two = mlp([4, 8, 3], generator(5), norm_simnorm)
+    two = MLP([4, 8, 3], generator(5), norm_simnorm)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
 
@@ -174,33 +176,80 @@ def wild(critics):
     return critics
 
 
+@pytest.fixture(params=["fused", "plain"])
+def path(request, monkeypatch):
+    """Runs a test on the CPU's own path and on that of every other device."""
+    if request.param == "plain":
+        monkeypatch.setattr(kernels, "fits", lambda *_: False)
+
+
 @pytest.mark.parametrize("members", [None, [2, 0]])
 @pytest.mark.parametrize("masked", [False, True])
-def test_an_ensemble_is_its_members_with_their_gradients(members, masked):
+def test_an_ensemble_is_its_members_with_their_gradients(path, members, masked):
     critics = wild(Ensemble(3, [7, 24, 16, 5], generator()))
     asked = members or [0, 1, 2]
-    x = torch.randn(9, 7, generator=generator(1), requires_grad=True)
+    x = torch.randn(9, 5, generator=generator(1), requires_grad=True)
+    action = torch.randn(9, 2, generator=generator(6), requires_grad=True)
     mask = dropout_mask((len(asked), 9, 24), 0.3, generator(2)) if masked else None
-    out = critics(x, None if members is None else torch.tensor(members), mask)
+    chosen = None if members is None else torch.tensor(members)
+    out = critics(x, action, members=chosen, mask=mask)
+    joined = torch.cat([x, action], 1)
     want = torch.stack(
-        [member(critics, k)(x, None if mask is None else mask[i]) for i, k in enumerate(asked)]
+        [member(critics, k)(joined, None if mask is None else mask[i]) for i, k in enumerate(asked)]
     )
     torch.testing.assert_close(out, want, rtol=1e-4, atol=1e-5)
-    inputs = [x, *critics.parameters()]
+    inputs = [x, action, *critics.parameters()]
     weight = torch.randn(out.shape, generator=generator(3))
-    got = torch.autograd.grad((out * weight).sum(), inputs, allow_unused=True)
-    want = torch.autograd.grad((want * weight).sum(), inputs, allow_unused=True)
+    got = torch.autograd.grad((out * weight).sum(), inputs)
+    want = torch.autograd.grad((want * weight).sum(), inputs)
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
-def test_a_frozen_ensemble_passes_a_gradient_to_its_input_alone():
+def test_a_frozen_ensemble_passes_a_gradient_to_its_input_alone(path):
     critics = wild(Ensemble(3, [7, 24, 16, 5], generator()))
-    x = torch.randn(9, 7, generator=generator(1), requires_grad=True)
-    (want,) = torch.autograd.grad(critics(x, torch.tensor([1, 2])).square().sum(), x)
-    critics(x, torch.tensor([1, 2]), frozen=True).square().sum().backward()
+    x, two = torch.randn(9, 7, generator=generator(1), requires_grad=True), torch.tensor([1, 2])
+    (want,) = torch.autograd.grad(critics(x, members=two).square().sum(), x)
+    critics(x, members=two, frozen=True).square().sum().backward()
     torch.testing.assert_close(x.grad, want)
     assert all(p.grad is None for p in critics.parameters())
+
+
+def test_an_ensemble_can_be_differentiated_twice(path):
+    critics = wild(Ensemble(3, [7, 24, 16, 5], generator())).double()
+    x = torch.randn(2, 7, dtype=torch.float64, generator=generator(1), requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda x: critics(x).sin(), x)
+    critics = critics.float()
+    loss = critics(x.float()).square().sum()
+    (first,) = torch.autograd.grad(loss, x, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), x)
+    plain = torch.stack([member(critics, k)(x.float()) for k in range(3)]).square().sum()
+    (want,) = torch.autograd.grad(plain, x, create_graph=True)
+    (want,) = torch.autograd.grad(want.square().sum(), x)
+    torch.testing.assert_close(second, want, rtol=1e-3, atol=1e-3)
+
+
+def test_rows_that_share_a_first_part_are_as_if_repeated():
+    net = MLP([7, 24, 16], generator())
+    z = torch.randn(4, 5, generator=generator(1))
+    action = torch.randn(12, 2, generator=generator(2))
+    want = net(z.repeat_interleave(3, 0), action)
+    torch.testing.assert_close(net(z, action), want)
+    torch.testing.assert_close(net(torch.cat([z.repeat_interleave(3, 0), action], 1)), want)
+    assert not torch.allclose(net(z.repeat(3, 1), action), want)
+
+
+def test_repeated_rows_are_found_and_nothing_else_is():
+    z = torch.randn(4, 5, generator=generator())
+    for count in (2, 3):
+        assert torch.equal(distinct_rows(z.repeat_interleave(count, 0)), z)
+    assert torch.equal(distinct_rows(z[:1].expand(6, 5)), z[:1])
+    odd = z.repeat_interleave(3, 0)
+    odd[7, 2] += 1e-6
+    uneven = torch.cat([z[:1], z[:1], z[1:2], z[1:2], z[2:3]])
+    late = torch.cat([z[:1], z[:1], z[1:3]])
+    for x in (z, z.repeat(2, 1), odd, uneven, late, z[:1], z[:0]):
+        assert distinct_rows(x) is x
 
 
 def test_dropout_masks_have_the_share_and_the_mean_asked():

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..nets import mlp, norm_simnorm, simnorm
+from ..nets import MLP, norm_simnorm, simnorm
 
 FRAMES = 3  # images that make one pixel observation
 PIXELS = 64  # height and width of an image
@@ -57,7 +57,7 @@ class VectorEncoder(nn.Module):
 
     def __init__(self, sizes: Sequence[int], rng: torch.Generator):
         super().__init__()
-        self.net = mlp(sizes, rng, norm_simnorm)
+        self.net = MLP(sizes, rng, norm_simnorm)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps vectors (m, d) to latents (m, latent)."""

@@ -14,7 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..nets import Ensemble, TwoHot, dropout_mask, mlp, norm_simnorm, squashed_gaussian
+from ..nets import (
+    MLP,
+    Ensemble,
+    TwoHot,
+    distinct_rows,
+    dropout_mask,
+    norm_simnorm,
+    squashed_gaussian,
+)
 from .encoders import (
     FRAMES,
     PIXELS,
@@ -121,10 +129,10 @@ class TDMPC2(WorldModel):
             self.encoder = PixelEncoder(z, rng)
         else:
             self.encoder = VectorEncoder([inputs, *[wide] * max(layers - 1, 1), z], rng)
-        self.dynamics = mlp([za, hidden, hidden, z], rng, last=norm_simnorm)
-        self.reward = mlp([za, hidden, hidden, bins], rng, zero=True)
-        self.terminal = mlp([z, hidden, hidden, 1], rng) if self.episodic else None
-        self.policy = mlp([z, hidden, hidden, 2 * self.nu], rng)
+        self.dynamics = MLP([za, hidden, hidden, z], rng, last=norm_simnorm)
+        self.reward = MLP([za, hidden, hidden, bins], rng, zero=True)
+        self.terminal = MLP([z, hidden, hidden, 1], rng) if self.episodic else None
+        self.policy = MLP([z, hidden, hidden, 2 * self.nu], rng)
         self.critics = Ensemble(count, [za, hidden, hidden, bins], rng)
         self.target = copy.deepcopy(self.critics).requires_grad_(False)
         self.register_buffer("scale", torch.ones(()))
@@ -169,12 +177,12 @@ class TDMPC2(WorldModel):
 
     @torch.no_grad()
     def imagine(self, belief: Belief, action: Tensor, rng) -> tuple[Belief, Tensor, Tensor]:
-        z, reward, alive = self._imagine(belief["z"], action)
+        # Candidates of one row begin at one latent; its share of the first layers is taken once.
+        z, reward, alive = self._imagine(distinct_rows(belief["z"]), action)
         return {"z": z}, reward, alive
 
     def _imagine(self, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        za = torch.cat([z, action], -1)
-        reward, z = self.two_hot.decode(self.reward(za)), self.dynamics(za)
+        reward, z = self.two_hot.decode(self.reward(z, action)), self.dynamics(z, action)
         if self.terminal is None:
             return z, reward, torch.ones_like(reward)
         return z, reward, 1 - torch.sigmoid(self.terminal(z)[:, 0])
@@ -184,7 +192,7 @@ class TDMPC2(WorldModel):
         """Returns the mean of two critics, drawn anew per call, at an action of the policy."""
         z = belief["z"]
         action, _ = self._act(z, self._noise(z.shape[:-1], rng))
-        return self._q(self.critics, torch.cat([z, action], -1), self._two(rng)).mean(0)
+        return self._q(self.critics, z, action, self._two(rng)).mean(0)
 
     @torch.no_grad()
     def propose(self, belief: Belief, rng) -> Tensor:
@@ -255,7 +263,7 @@ class TDMPC2(WorldModel):
         """Returns the latents to reach (h, b, latent) and the returns to predict (h, b)."""
         z = self.encoder(observed.flatten(0, 1))
         action, _ = self._act(z, self._noise(z.shape[:1], self.generator))
-        q = self._q(self.target, torch.cat([z, action], -1), self._two(self.generator))
+        q = self._q(self.target, z, action, self._two(self.generator))
         value = q.amin(0).view_as(reward)
         return z.view(*reward.shape, -1), reward + self.discount * (1 - terminal) * value
 
@@ -264,12 +272,12 @@ class TDMPC2(WorldModel):
         weight = self.rho ** torch.arange(self.horizon, device=first.device)
         zs = [self.encoder(first)]
         for a in action:
-            zs.append(self.dynamics(torch.cat([zs[-1], a], -1)))
+            zs.append(self.dynamics(zs[-1], a))
         zs = torch.stack(zs)
         consistency = (zs[1:] - goals).square().mean((1, 2))
-        za = torch.cat([zs[:-1], action], -1).flatten(0, 1)
-        predicted = self.reward(za).view(*reward.shape, -1)
-        q = self.critics(za, mask=mask).view(-1, *reward.shape, self.two_hot.count)
+        za = zs[:-1].flatten(0, 1), action.flatten(0, 1)
+        predicted = self.reward(*za).view(*reward.shape, -1)
+        q = self.critics(*za, mask=mask).view(-1, *reward.shape, self.two_hot.count)
         losses = {
             "consistency_loss": (weight * consistency).mean(),
             "reward_loss": (weight * self.two_hot.loss(predicted.float(), reward).mean(1)).mean(),
@@ -284,8 +292,8 @@ class TDMPC2(WorldModel):
     def _policy_loss(self, zs, noise, members, mask):
         """Returns the loss, the new scale of values and the metrics; critics get no gradient."""
         action, density = self._act(zs, noise)
-        za = torch.cat([zs, action], -1).flatten(0, 1)
-        q = self._q(self.critics, za, members, mask, frozen=True).mean(0).view(zs.shape[:-1])
+        za = zs.flatten(0, 1), action.flatten(0, 1)
+        q = self._q(self.critics, *za, members, mask, frozen=True).mean(0).view(zs.shape[:-1])
         ends = torch.tensor([0.05, 0.95], device=q.device)
         low, high = torch.quantile(q[0].detach(), ends)
         scale = torch.lerp(self.scale, (high - low).clamp(min=1), self.tau)
@@ -302,14 +310,16 @@ class TDMPC2(WorldModel):
         mean, raw = self.policy(z).float().chunk(2, -1)
         return squashed_gaussian(mean, raw, noise, *self.log_std)
 
-    def _q(self, critics: Ensemble, za: Tensor, members, mask=None, frozen=False) -> Tensor:
-        """Returns the values (k, m) of latents and actions za (m, latent + nu)."""
-        return self.two_hot.decode(critics(za, members, mask, frozen).float())
+    def _q(self, critics: Ensemble, z: Tensor, action: Tensor, members, mask=None, frozen=False):
+        """Returns the values (k, m) of actions (m, nu) at latents z (m, latent)."""
+        logits = critics(z, action, members=members, mask=mask, frozen=frozen)
+        return self.two_hot.decode(logits.float())
 
     def _noise(self, rows: tuple[int, ...], rng: torch.Generator) -> Tensor:
         return torch.randn(*rows, self.nu, generator=rng, device=self.device)
 
     def _two(self, rng: torch.Generator) -> Tensor:
+        """Returns which two critics are asked, (2,) int64."""
         return torch.randperm(self.critics.count, generator=rng, device=self.device)[:2]
 
     def _mask(self, count: int, rows: int) -> Tensor | None:
