@@ -13,7 +13,7 @@ from .task import Task
 
 _SHAPES = ("ball", "cube", "cylinder")
 _PHRASES = ("reach {}", "move the gripper to {}", "touch {}")
-_TARGET, _PHRASE, _FORM, _COLOURS = 0, 1, 2, slice(3, 6)  # of userdata
+_TARGET = 0  # in userdata: which is named, phrase, form of words, the colours
 
 
 class Reach(Task):
@@ -34,12 +34,10 @@ class Reach(Task):
     def reset(self, sim: Sim, i: int, rng: np.random.Generator) -> None:
         points = scene.scatter(rng, 3, (0.28, -0.22, 0.05), (0.52, 0.22, 0.30), apart=0.12)
         sim.mocap_pos[i, 1:4] = points
-        colours = rng.permutation(len(NAMES))[:3]
+        colours = rng.permutation(len(NAMES))[:3].tolist()
         scene.paint(sim, i, _SHAPES, colours)
-        sim.userdata[i, _TARGET] = rng.integers(3)
-        sim.userdata[i, _PHRASE] = rng.integers(len(_PHRASES))
-        sim.userdata[i, _FORM] = rng.integers(3)
-        sim.userdata[i, _COLOURS] = colours
+        drawn = [int(k * c) for k, c in zip((3, len(_PHRASES), 3), rng.random(3), strict=True)]
+        sim.userdata[i] = [*drawn, *colours]
 
     def instruction(self, sim: Sim, i: int) -> str:
         target, phrase, form, *colours = sim.userdata[i].astype(int)

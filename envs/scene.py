@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import mujoco
 import numpy as np
 
@@ -13,7 +15,7 @@ from .sim import Sim
 TIMESTEP = 0.005  # s
 _COLUMNS = [0, 3, 6, 1, 4, 7]  # of a rotation matrix, row by row: its first two columns
 _ARM = len(arm.JOINTS) + 2  # positions of the arm and its fingers in qpos; objects follow
-LOW, HIGH = (0.24, -0.26, 0.012), (0.56, 0.26, 0.34)  # m: where the tool may go
+LOW, HIGH = (0.22, -0.29, 0.012), (0.60, 0.29, 0.34)  # m: where the tool may go
 _ORDERS = {  # by count, then by which is first
     k: np.array([[i, *(j for j in range(k) if j != i)] for i in range(k)]) for k in (2, 3)
 }
@@ -121,15 +123,13 @@ def finish(s: mujoco.MjSpec) -> mujoco.MjSpec:
 def scatter(rng: np.random.Generator, count: int, low, high, apart: float) -> np.ndarray:
     """Draws points uniformly in a box, pairwise at least `apart` m apart, `(count, d)`."""
     low, high = np.asarray(low), np.asarray(high)
-    points = np.empty((count, len(low)))
-    placed = 0
-    for _ in range(1000):
-        points[placed] = low + (high - low) * rng.random(len(low))
-        gaps = points[:placed] - points[placed]
-        if (np.einsum("ij,ij->i", gaps, gaps) >= apart**2).all():
-            placed += 1
-            if placed == count:
-                return points
+    placed: list[list[float]] = []
+    for _ in range(100):  # plain floats: a row's reset is too small for arrays
+        for point in (low + (high - low) * rng.random((16, len(low)))).tolist():
+            if all(math.dist(point, other) >= apart for other in placed):
+                placed.append(point)
+                if len(placed) == count:
+                    return np.array(placed)
     raise ValueError(f"no room for {count} points {apart} m apart between {low} and {high}")
 
 
@@ -163,7 +163,7 @@ def place(sim: Sim, i: int, which: int, xy: np.ndarray, yaw: float) -> None:
     """Puts row i's object number `which` on the table, at rest, turned by yaw (rad)."""
     q = sim.qpos[i, _ARM + 7 * which :]
     q[:2] = xy
-    q[3], q[6] = np.cos(yaw / 2), np.sin(yaw / 2)
+    q[3], q[6] = math.cos(yaw / 2), math.sin(yaw / 2)
 
 
 def weigh(sim: Sim, i: int, name: str, factor: float) -> None:

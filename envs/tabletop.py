@@ -14,8 +14,7 @@ from .task import Task
 _OBJECTS = ("cube", "cylinder")
 _DISCS = ("disc", "disc2")
 _HALF = 0.02  # m: half size of an object
-_OBJECT, _DISC, _PHRASE, _FORM = range(4)  # of userdata
-_COLOURS = slice(4, 8)  # of the objects, then the discs
+_OBJECT, _DISC = 0, 1  # in userdata; then phrase, form of words, colours of objects and discs
 _HOVER = 0.12  # m above the table: clear of everything on it
 
 
@@ -29,16 +28,17 @@ def _spec() -> mujoco.MjSpec:
 
 
 def _reset(sim: Sim, i: int, rng: np.random.Generator, phrases: int) -> None:
-    spots = scene.scatter(rng, 4, (0.29, -0.20), (0.51, 0.20), apart=0.115)
+    spots = scene.scatter(rng, 4, (0.31, -0.19), (0.49, 0.19), apart=0.11)
+    yaw, mass, colours, choices = rng.random((4, 4)).tolist()  # one draw: calls cost the most
     for k, name in enumerate(_OBJECTS):
-        scene.place(sim, i, k, spots[k], rng.uniform(-0.4, 0.4))
-        scene.weigh(sim, i, name, rng.uniform(0.5, 2.0))
+        scene.place(sim, i, k, spots[k], 0.8 * yaw[k] - 0.4)
+        scene.weigh(sim, i, name, 0.5 + 1.5 * mass[k])
     sim.mocap_pos[i, 1:3, :2] = spots[2:]
-    colours = rng.integers(len(NAMES), size=4)
-    colours[3] = (colours[2] + 1 + rng.integers(len(NAMES) - 1)) % len(NAMES)  # discs differ
-    scene.paint(sim, i, (*_OBJECTS, *_DISCS), colours)
-    sim.userdata[i, :4] = rng.integers((2, 2, phrases, 3))
-    sim.userdata[i, _COLOURS] = colours
+    looks = [int(len(NAMES) * c) for c in colours]
+    looks[3] = (looks[2] + 1 + int((len(NAMES) - 1) * colours[3])) % len(NAMES)  # discs differ
+    scene.paint(sim, i, (*_OBJECTS, *_DISCS), looks)
+    drawn = [int(k * c) for k, c in zip((2, 2, phrases, 3), choices, strict=True)]
+    sim.userdata[i] = [*drawn, *looks]
 
 
 def _words(sim: Sim, i: int, phrases: tuple[str, ...]) -> str:
