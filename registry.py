@@ -144,7 +144,7 @@ def register_gym() -> None:
             )
         gymnasium.register(
             id=gym_id(member),
-            entry_point=f"{PACKAGE}.envs.env:Env",
+            entry_point=f"{PACKAGE}.envs.single:Env",
             vector_entry_point=f"{PACKAGE}.envs.env:BatchEnv",
             kwargs={"task": member.name},
             max_episode_steps=round(constants["time_limit"] / constants["control_dt"]),

@@ -20,7 +20,7 @@ def rollout(env, policy, seed=None, episodes_per_row: int | None = None) -> Roll
     Each step is a dict of `(n, ...)` arrays: the observation's keys, `reward` float32 (paid for
     arriving here, 0 at a first step), bools `first`, `last`, `terminal`, `valid`, `time` (s since
     the episode began), `action` float32 (chosen here, as applied; ignored at a last step), and the
-    infos `physics` and `label/...` where the world gives them.
+    infos `physics` and `label/...` where the world gives them (`success` is `label/success`).
     """
     return Rollout(env, policy, seed, episodes_per_row)
 
@@ -78,6 +78,8 @@ class Rollout(Iterator[Step]):
         step["valid"] = ~idle if fault is None else ~idle & (fault == "")
         step["time"] = np.asarray(info.get("time", self._steps * self._tick), np.float64)
         step |= {k: v for k, v in info.items() if k == "physics" or k.startswith("label/")}
+        if "success" in info:
+            step["label/success"] = np.asarray(info["success"], bool)
         self.finished = self.finished + step["last"]
         return step
 

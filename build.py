@@ -1,0 +1,125 @@
+"""Build: from the names of a command line or a run's config to worlds, learners and policies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from . import checkpoint, config, registry
+
+
+def make_env(
+    task: str,
+    n: int = 1,
+    *,
+    cameras: tuple = (),
+    size: tuple[int, int] = (64, 64),
+    labels: bool = False,
+    physics: bool = False,
+    action_repeat: int = 1,
+    render_mode: str | None = None,
+):
+    """Returns the BatchEnv of a task; ConfigError where its arguments do not fit together."""
+    from .envs.env import BatchEnv
+
+    try:
+        return BatchEnv(
+            registry.find("envs", task).name, n, cameras=tuple(cameras), size=size, labels=labels,
+            physics=physics, action_repeat=action_repeat, render_mode=render_mode,
+        )  # fmt: skip
+    except ValueError as error:
+        raise config.ConfigError(str(error)) from error
+
+
+def pick_device(name: str):
+    """Returns the torch device called auto, cpu or cuda (auto: cuda where there is one)."""
+    import torch
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise config.ConfigError(f"no device {name!r}; there are auto, cpu, cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise config.ConfigError("no cuda device is at hand; use device=cpu or device=auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def make_model(model: Mapping, env, *, device: str = "cpu", seed: int = 0):
+    """Returns the world model that `model` names, sized by the env's spaces.
+
+    model: `name` and the keywords that differ from the signature; `simulator` plans in the truth.
+    """
+    name = model.get("name", "tdmpc2")
+    kind = registry.load("world_models", name)
+    given = {k: v for k, v in model.items() if k != "name"}
+    config.check_kwargs(kind, given, f"model {name}")
+    if name == "simulator_model":
+        return kind(env, **given)
+    steps = env.task.time_limit / env.task.control_dt / env.action_repeat
+    return kind(
+        env.single_observation_space, env.single_action_space.shape[0],
+        **{"episode_length": round(steps), "seed": seed, "device": pick_device(device)} | given,
+    )  # fmt: skip
+
+
+def make_planner(planner: Mapping, model, explore: bool = False):
+    """Returns the planner that `planner` names, over the model; the rest are its keywords."""
+    name = planner.get("name", "mppi")
+    kind = registry.load("agents", name)
+    given = {k: v for k, v in planner.items() if k != "name"}
+    config.check_kwargs(kind, given | {"model": model}, f"planner {name}")
+    if explore:
+        config.check_kwargs(kind, {"explore": True}, f"planner {name}")
+        given["explore"] = True
+    return kind(model, **given)
+
+
+def restore(run: str | Path, env, device: str = "cpu"):
+    """Returns (model, config) of a training run, with the weights of its newest checkpoint.
+
+    Raises ConfigError if the folder holds no run, no whole checkpoint, or another task's.
+    """
+    path = Path(run)
+    if not (path / "config.yaml").exists():
+        raise config.ConfigError(f"{path} holds no run (no config.yaml); train one with out={path}")
+    told = config.load(path / "config.yaml")
+    found = checkpoint.latest(path / "checkpoints")
+    if found is None:
+        raise config.ConfigError(f"{path} has no whole checkpoint yet; go on training it")
+    if registry.find("envs", told["task"]).name != type(env.task).__name__:
+        raise config.ConfigError(f"{path} learnt {told['task']}, not {type(env.task).__name__}")
+    model = make_model(told["model"], env, device=device, seed=told["seed"])
+    model.restore(checkpoint.load(found)[0])
+    return model, told
+
+
+def make_policy(name: str, env, run: str = "", device: str = "cpu", planner: Mapping | None = None):
+    """Returns the policy `name` for a world: random, expert, or a planner or prior of a run.
+
+    Without a run a planner plans through the simulator itself, in a world of its own.
+    """
+    from .agents import policy
+
+    if name == "random":
+        return policy.Random(env.single_action_space.shape[0])
+    if name == "expert":
+        if env.task.expert(env.sim) is None:
+            raise config.ConfigError(
+                f"{type(env.task).__name__} has no scripted expert; use policy=random or a planner"
+            )
+        return policy.Expert(env)
+    given = {**(planner or {}), "name": name}
+    if run:
+        model, told = restore(run, env, device)
+        if told.get("planner", {}).get("name") == name:
+            given = {**told["planner"], **given}
+        return make_planner(given, model)
+    if name == "prior":
+        raise config.ConfigError("policy=prior is a trained model's; say which with run=FOLDER")
+    truth = make_model({"name": "simulator_model"}, simulation(env))
+    return make_planner(given, truth)
+
+
+def simulation(env, rows: int = 256):
+    """Returns a world like `env` for a planner to try actions in, `rows` at once."""
+    from .envs.env import BatchEnv
+
+    return BatchEnv(env.task, rows, action_repeat=env.action_repeat, max_episode_steps=-1)

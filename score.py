@@ -1,0 +1,149 @@
+"""Score: what a policy achieves over fixed, held-out seeds, with intervals; it draws nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+
+import numpy as np
+
+from .rollout import rollout
+
+HELD_OUT = 2**31  # row seeds from here on are for scoring; training draws below
+_Z = NormalDist().inv_cdf(0.975)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Episodes of one policy: `success` (E,) bool at the last step, `returns` (E,)."""
+
+    policy: str  # what acted, as the object that did calls itself
+    success: np.ndarray
+    returns: np.ndarray
+
+    def summary(self) -> dict:
+        """Returns means and 95 % intervals, plain numbers: Wilson's for success, Student's else."""
+        return {
+            "policy": self.policy,
+            "episodes": len(self.returns),
+            "success": float(self.success.mean()),
+            "success_interval": wilson(int(self.success.sum()), len(self.success)),
+            "return": float(self.returns.mean()),
+            "return_interval": student(self.returns),
+        }
+
+
+def judge(
+    env, policy, episodes: int, seed: int = 0, watch: Callable[[int, int], None] | None = None
+) -> Score:
+    """Scores a policy over the held-out seeds from HELD_OUT + seed on, env.num_envs at once.
+
+    env: a BatchEnv in NEXT_STEP mode whose rows divide `episodes`. watch(round, step) hears of each
+    step of all rows. An episode is a success if it ends in one.
+    """
+    n = env.num_envs
+    if episodes % n:
+        raise ValueError(f"{episodes} episodes cannot be shared by {n} rows; choose a multiple")
+    success, returns = [], []
+    rounds = episodes // n
+    for k in range(rounds):
+        total = np.zeros(n)
+        seeds = HELD_OUT + seed + k * n + np.arange(n)
+        for t, step in enumerate(rollout(env, policy, seeds, episodes_per_row=1)):
+            total += step["reward"]
+            ended = step["last"]
+            success += step["label/success"][ended].tolist()
+            returns += total[ended].tolist()
+            if watch:
+                watch(k, t)
+    return Score(type(policy).__name__, np.array(success, bool), np.array(returns))
+
+
+def rows_for(episodes: int, most: int) -> int:
+    """Returns the greatest number of rows, at most `most`, that divides `episodes`."""
+    return max(n for n in range(1, min(episodes, most) + 1) if episodes % n == 0)
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """Returns the 95 % interval of a proportion. Source: Wilson 1927, JASA 22, 209-212."""
+    p, z2 = successes / n, _Z**2
+    middle = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def student(values: np.ndarray) -> tuple[float, float]:
+    """Returns the 95 % interval of a mean. Source: Abramowitz & Stegun 1964, 26.7.5 (quantile)."""
+    n = len(values)
+    if n < 2:
+        return -math.inf, math.inf
+    z, v = _Z, n - 1
+    t = z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+    t += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
+    half = t * float(np.std(values, ddof=1)) / math.sqrt(n)
+    return float(values.mean()) - half, float(values.mean()) + half
+
+
+def table(summaries: list[dict]):
+    """Returns a rich table of summaries: success and return with their intervals."""
+    from rich.table import Table
+
+    out = Table(box=None, pad_edge=False)
+    for title in ("policy", "episodes", "success", "95 %", "return", "95 %"):
+        out.add_column(title, justify="left" if title == "policy" else "right")
+    for s in summaries:
+        low, high = s["success_interval"]
+        down, up = s["return_interval"]
+        out.add_row(
+            s["policy"], str(s["episodes"]), f"{s['success']:.2f}", f"{low:.2f} - {high:.2f}",
+            f"{s['return']:.1f}", f"{down:.1f} - {up:.1f}",
+        )  # fmt: skip
+    return out
+
+
+def score(
+    task: str,
+    policy: str = "expert",
+    run: str = "",
+    episodes: int = 20,
+    n: int = 20,
+    seed: int = 0,
+    action_repeat: int = 1,
+    device: str = "cpu",
+    planner: dict | None = None,
+    out: str = "",
+) -> None:
+    """Scores a policy over fixed held-out seeds: success and return with 95 % intervals.
+
+    task: what is asked, as `umwelten list tasks` says
+    policy: random, expert, mppi, cem, random_shooting, or prior (of a run)
+    run: folder of a training whose model plans; without it planners plan through the simulator
+    episodes: how many
+    n: episodes at a time, at most
+    seed: where in the held-out seeds to begin
+    action_repeat: control steps that an action lasts; a run's own where one is given
+    device: auto, cpu or cuda
+    planner: the planner's keywords, such as planner.samples=256
+    out: a JSON file for the result
+
+    umwelten score task=reach policy=expert
+    umwelten score task=reach policy=mppi run=runs/demo/train
+    """
+    from rich.console import Console
+
+    from . import build, config
+
+    if run:
+        action_repeat = config.load(Path(run) / "config.yaml").get("action_repeat", 1)
+    rows = rows_for(episodes, n)
+    simulated = not run and policy not in ("random", "expert")
+    env = build.make_env(task, rows, action_repeat=action_repeat, physics=simulated)
+    actor = build.make_policy(policy, env, run, device, planner)
+    summary = {"task": task, **judge(env, actor, episodes, seed).summary(), "seed": seed}
+    if out:
+        Path(out).write_text(json.dumps(summary, indent=1))
+    Console().print(table([summary]))
