@@ -35,12 +35,17 @@ def tolerance(x, low=0.0, high=0.0, margin=0.0, shape="gaussian", at_margin=0.1)
     """Returns 1 where low <= x <= high, falling to `at_margin` at `margin` outside, never negative.
 
     Works elementwise on arrays of any shape. Source: the reward language of Tassa et al. 2018,
-    "DeepMind Control Suite", section 2. Raises ValueError for bounds or margins out of order.
+    "DeepMind Control Suite", section 2. Raises ValueError for bounds or margins out of order, an
+    unknown shape, and an `at_margin` outside (0, 1); quadratic and linear ones may end at 0.
     """
     if low > high or margin < 0:
         raise ValueError(
             f"tolerance takes low <= high and margin >= 0, got {low}, {high}, {margin}"
         )
+    if shape not in SHAPES:
+        raise ValueError(f"no reward shape {shape!r}; there are {', '.join(SHAPES)}")
+    if not (0 < at_margin < 1 or (at_margin == 0 and shape in ("quadratic", "linear"))):
+        raise ValueError(f"at_margin {at_margin} of a {shape} shape is not between 0 and 1")
     outside = np.maximum(np.maximum(low - x, x - high), 0.0)
     if margin == 0:
         return (outside == 0).astype(float)
