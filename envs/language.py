@@ -37,8 +37,13 @@ def refer(which: int, things: Sequence[tuple[str, str]], form: int) -> str:
 
 
 def encode(text: str) -> np.ndarray:
-    """Returns the text as utf-8 in uint8 `(128,)`, zero-padded; ValueError if it is longer."""
+    """Returns the text as utf-8 in uint8 `(128,)`, zero-padded.
+
+    Raises ValueError if it is longer or holds a zero, with which it could not come back.
+    """
     raw = text.encode()
+    if 0 in raw:
+        raise ValueError(f"an instruction holds no zero character, got {text!r}")
     if len(raw) > LENGTH:
         raise ValueError(f"an instruction has at most {LENGTH} bytes, got {len(raw)}: {text!r}")
     out = np.zeros(LENGTH, np.uint8)
