@@ -27,73 +27,89 @@ EPSILON = np.float32(1e-5)
 FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 
-def fits(*tensors: Tensor) -> bool:
-    """Returns whether these kernels may be used: float32 on the CPU, not traced by a compiler."""
-    return not torch.compiler.is_compiling() and all(
-        t.device.type == "cpu" and t.dtype is torch.float32 for t in tensors
-    )
+def fits(x: Tensor) -> bool:
+    """Returns whether x may be used here: float32 on the CPU, not traced by a compiler."""
+    return x.is_cpu and x.dtype is torch.float32 and not torch.compiler.is_compiling()
 
 
-def norm_mish(x: Tensor, bias: Tensor, gain: Tensor, shift: Tensor, out: Tensor) -> None:
-    """Writes Mish(LayerNorm(x + bias)) to `out`, another memory than x.
+def norm_mish(x: Tensor, bias: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+    """Returns Mish(LayerNorm(x + bias)), LayerNorm with gain and shift.
 
-    x, out: (g, m, d); bias, gain, shift: (g, d); all contiguous.
+    x: (..., d), or (g, ..., d) for parameters (g, d). All contiguous, here and below.
     """
-    _run(_norm_mish, *_grid(x), x, bias, gain, shift, out)
+    out = torch.empty_like(x)
+    _run(_norm_mish, *_grid(x, bias, gain, shift), x, bias, gain, shift, out)
+    return out
 
 
 def norm_mish_backward(
-    x: Tensor, bias: Tensor, gain: Tensor, shift: Tensor, grad: Tensor, out: Tensor
-) -> Tensor:
-    """Writes the gradient of x to `out`; returns those of bias, gain and shift, (3, g, d)."""
-    parts = _parts(x)
-    _run(_norm_mish_backward, *_grid(x), x, bias, gain, shift, grad, out, parts)
-    return parts.sum(1).transpose(0, 1)
+    x: Tensor, bias: Tensor, gain: Tensor, shift: Tensor, grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Returns the gradients of x, bias, gain and shift."""
+    out, parts, sizes = torch.empty_like(x), _parts(x, bias), _grid(x, bias, gain, shift)
+    _run(_norm_mish_backward, *sizes, x, bias, gain, shift, grad, out, parts)
+    return out, *parts.sum(1).view(3, *bias.shape)
 
 
-def norm_simnorm(x: Tensor, bias: Tensor, gain: Tensor, shift: Tensor, out: Tensor) -> None:
-    """Writes the softmax of LayerNorm(x + bias) over every 8 neighbours; d is a multiple of 8."""
-    _run(_norm_simnorm, *_grid(x), x, bias, gain, shift, out)
+def norm_simnorm(x: Tensor, bias: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+    """Returns the softmax of LayerNorm(x + bias) over every 8 neighbours; d is a multiple of 8."""
+    out = torch.empty_like(x)
+    _run(_norm_simnorm, *_grid(x, bias, gain, shift), x, bias, gain, shift, out)
+    return out
 
 
 def norm_simnorm_backward(
-    x: Tensor, bias: Tensor, gain: Tensor, y: Tensor, grad: Tensor, out: Tensor
-) -> Tensor:
-    """Writes the gradient of x to `out`; returns those of bias, gain and shift, (3, g, d).
+    x: Tensor, bias: Tensor, gain: Tensor, y: Tensor, grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Returns the gradients of x, bias, gain and shift; y is what `norm_simnorm` returned."""
+    out, parts = torch.empty_like(x), _parts(x, bias)
+    _run(_norm_simnorm_backward, *_grid(x, bias, gain), x, bias, gain, y, grad, out, parts)
+    return out, *parts.sum(1).view(3, *bias.shape)
 
-    y: what `norm_simnorm` wrote.
+
+def two_hot_decode(x: Tensor, bins: Tensor) -> Tensor:
+    """Returns symexp(sum softmax(x) bins), (...), for logits x (..., d) and bins (d,)."""
+    m, d = x.numel() // x.shape[-1], x.shape[-1]
+    out = x.new_empty(x.shape[:-1])
+    _run(_two_hot_decode, -(-m // ROWS), m, d, x, bins, out)
+    return out
+
+
+def _grid(x: Tensor, *parameters: Tensor) -> tuple[int, int, int]:
+    """Returns the number of tasks, the rows of a group and their width.
+
+    Raises ValueError where the parameters are not of one size that fits x.
     """
-    parts = _parts(x)
-    _run(_norm_simnorm_backward, *_grid(x), x, bias, gain, y, grad, out, parts)
-    return parts.sum(1).transpose(0, 1)
+    d, size = x.shape[-1], parameters[0].numel()
+    if any(p.numel() != size or p.shape[-1] != d for p in parameters) or x.numel() % size:
+        shapes = [tuple(p.shape) for p in parameters]
+        raise ValueError(f"parameters of shapes {shapes} do not fit x of shape {tuple(x.shape)}")
+    m = x.numel() // size
+    return size // d * -(-m // ROWS), m, d
 
 
-def softmax_mean(x: Tensor, bins: Tensor, out: Tensor) -> None:
-    """Writes sum softmax(x) bins to `out`; x: (m, d), bins: (d,), out: (m,); all contiguous."""
-    m, d = x.shape
-    _run(_softmax_mean, -(-m // ROWS), m, d, x, bins, out)
-
-
-def _grid(x: Tensor) -> tuple[int, int, int]:
-    g, m, d = x.shape
-    return g * -(-m // ROWS), m, d
-
-
-def _parts(x: Tensor) -> Tensor:
+def _parts(x: Tensor, bias: Tensor) -> Tensor:
     """Returns room for what each task adds up by itself, in an order that no thread changes."""
-    g, m, d = x.shape
-    return torch.empty(g, -(-m // ROWS), 3, d)
+    d, groups = x.shape[-1], bias.numel() // x.shape[-1]
+    return torch.empty(3, -(-x.numel() // bias.numel() // ROWS), groups, d)
 
 
 def _run(kernel: Callable, tasks: int, *arguments: int | Tensor) -> None:
-    """Runs a kernel on all its tasks, on the threads of torch."""
-    words = [a if isinstance(a, int) else a.data_ptr() for a in arguments]
-    words = np.array([0, tasks, *words], np.int64)
+    """Runs a kernel on all its tasks, on the threads of torch; ValueError for strided memory."""
+    words = [0, tasks]
+    for a in arguments:
+        if isinstance(a, int):
+            words.append(a)
+        elif a.is_contiguous():
+            words.append(a.data_ptr())
+        else:
+            raise ValueError(f"memory of strides {a.stride()} is not contiguous; copy it first")
+    words = (ctypes.c_int64 * len(words))(*words)
     function, pool = _compiled(kernel), _pool()
     if pool is None:
-        function(words.ctypes.data)
+        function(words)
     else:
-        pool(function, words.ctypes.data, min(tasks, torch.get_num_threads()), 0)
+        pool(function, words, min(tasks, torch.get_num_threads()), 0)
 
 
 @functools.cache
@@ -235,14 +251,15 @@ def _norm_mish_backward(words):
     xs, biases = numba.carray(_floats(words[4]), shape), numba.carray(_floats(words[5]), flat)
     gains, shifts = numba.carray(_floats(words[6]), flat), numba.carray(_floats(words[7]), flat)
     grads, outs = numba.carray(_floats(words[8]), shape), numba.carray(_floats(words[9]), shape)
-    parts = numba.carray(_floats(words[10]), (tasks, 3, d))
+    parts = numba.carray(_floats(words[10]), (3, blocks, tasks // blocks, d))
     while True:
         task = _claim(words)
         if task >= tasks:
             return
         g, first = task // blocks, task % blocks * ROWS
-        bias, gain, shift, part = biases[g], gains[g], shifts[g], parts[task]
-        part[:] = ZERO
+        bias, gain, shift = biases[g], gains[g], shifts[g]
+        sums = parts[0, task % blocks, g], parts[1, task % blocks, g], parts[2, task % blocks, g]
+        _clear(sums)
         for i in range(first, min(first + ROWS, m)):
             x, grad, out = xs[g, i], grads[g, i], outs[g, i]
             mean, scale = _moments(x, bias)
@@ -251,7 +268,7 @@ def _norm_mish_backward(words):
                 ratio, e, w = _mish_parts(u)
                 slope = FOUR * e * (e + ONE) / ((w + TWO) * (w + TWO))
                 out[j] = grad[j] * (ratio + u * slope)
-            _norm_backward(x, bias, gain, mean, scale, out, part)
+            _norm_backward(x, bias, gain, mean, scale, out, sums)
 
 
 def _norm_simnorm(words):
@@ -292,14 +309,15 @@ def _norm_simnorm_backward(words):
     xs, biases = numba.carray(_floats(words[4]), shape), numba.carray(_floats(words[5]), flat)
     gains, ys = numba.carray(_floats(words[6]), flat), numba.carray(_floats(words[7]), shape)
     grads, outs = numba.carray(_floats(words[8]), shape), numba.carray(_floats(words[9]), shape)
-    parts = numba.carray(_floats(words[10]), (tasks, 3, d))
+    parts = numba.carray(_floats(words[10]), (3, blocks, tasks // blocks, d))
     while True:
         task = _claim(words)
         if task >= tasks:
             return
         g, first = task // blocks, task % blocks * ROWS
-        bias, part = biases[g], parts[task]
-        part[:] = ZERO
+        bias = biases[g]
+        sums = parts[0, task % blocks, g], parts[1, task % blocks, g], parts[2, task % blocks, g]
+        _clear(sums)
         for i in range(first, min(first + ROWS, m)):
             x, y, grad, out = xs[g, i], ys[g, i], grads[g, i], outs[g, i]
             for k in range(d // GROUP):
@@ -309,18 +327,24 @@ def _norm_simnorm_backward(words):
                 for j in range(GROUP):
                     out[k * GROUP + j] = y[k * GROUP + j] * (grad[k * GROUP + j] - total)
             mean, scale = _moments(x, bias)
-            _norm_backward(x, bias, gains[g], mean, scale, out, part)
+            _norm_backward(x, bias, gains[g], mean, scale, out, sums)
 
 
 @numba.njit(inline="always")
-def _norm_backward(x, bias, gain, mean, scale, out, part):
-    """Turns the gradient behind a LayerNorm, in `out`, into the one before it; adds to `part`."""
-    d = F(x.size)
+def _clear(sums):
+    for j in range(sums[0].size):
+        sums[0][j] = sums[1][j] = sums[2][j] = ZERO
+
+
+@numba.njit(inline="always")
+def _norm_backward(x, bias, gain, mean, scale, out, sums):
+    """Turns the gradient behind a LayerNorm, in `out`, into the one before it; adds to the sums."""
+    d, (of_bias, of_gain, of_shift) = F(x.size), sums
     total, along = ZERO, ZERO
     for j in range(x.size):
         inner = (x[j] + bias[j] - mean) * scale
-        part[1, j] += out[j] * inner
-        part[2, j] += out[j]
+        of_gain[j] += out[j] * inner
+        of_shift[j] += out[j]
         out[j] *= gain[j]
         total += out[j]
         along += out[j] * inner
@@ -328,10 +352,10 @@ def _norm_backward(x, bias, gain, mean, scale, out, part):
     along /= d
     for j in range(x.size):
         out[j] = scale * (out[j] - total - (x[j] + bias[j] - mean) * scale * along)
-        part[0, j] += out[j]
+        of_bias[j] += out[j]
 
 
-def _softmax_mean(words):
+def _two_hot_decode(words):
     tasks, m, d = words[1], words[2], words[3]
     xs, bins = numba.carray(_floats(words[4]), (m, d)), numba.carray(_floats(words[5]), (d,))
     out = numba.carray(_floats(words[6]), (m,))
@@ -349,4 +373,6 @@ def _softmax_mean(words):
                 e = _exp(max(x[j] - peak, LEAST))
                 total += e
                 mean += e * bins[j]
-            out[i] = mean / total
+            mean /= total
+            size = _exp(abs(mean)) - ONE
+            out[i] = size if mean > ZERO else -size

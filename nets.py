@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -45,7 +46,7 @@ class TwoHot:
 
     def bins(self, like: Tensor) -> Tensor:
         """Returns the bins (count,) in symlog space, on the device and of the dtype of `like`."""
-        return torch.linspace(self.low, self.high, self.count, device=like.device, dtype=like.dtype)
+        return _bins(self, like.device, like.dtype)
 
     def encode(self, x: Tensor) -> Tensor:
         """Returns the weights (..., count) of scalars x (...); they sum to 1."""
@@ -57,9 +58,7 @@ class TwoHot:
     def decode(self, logits: Tensor) -> Tensor:
         """Returns the scalars (...) that logits (..., count) stand for."""
         if kernels.fits(logits) and not logits.requires_grad:
-            mean = logits.new_empty(logits.shape[:-1])
-            kernels.softmax_mean(logits.flatten(0, -2).contiguous(), self.bins(logits), mean)
-            return symexp(mean)
+            return kernels.two_hot_decode(logits.contiguous(), self.bins(logits))
         return symexp((F.softmax(logits, dim=-1) * self.bins(logits)).sum(-1))
 
     def loss(self, logits: Tensor, x: Tensor) -> Tensor:
@@ -77,21 +76,28 @@ class TwoHot:
         return index.long(), place - index
 
 
+@functools.cache
+def _bins(two_hot: TwoHot, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.linspace(two_hot.low, two_hot.high, two_hot.count, device=device, dtype=dtype)
+
+
 def norm_mish(x: Tensor, bias: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
     """Returns Mish(LayerNorm(x + bias)), LayerNorm with gain and shift, for x (..., d).
 
     The parameters are (d,), or (k, d) for x (k, m, d). In float32 on the CPU it is one kernel.
     """
-    if kernels.fits(x, bias, gain, shift):
-        return _fused(_NormMish, x, bias, gain, shift)
-    return _plain_mish(x, bias, gain, shift)
+    if not kernels.fits(x):
+        return _plain_mish(x, bias, gain, shift)
+    call = _NormMish.apply if torch.is_grad_enabled() else kernels.norm_mish
+    return call(x.contiguous(), bias, gain, shift)
 
 
 def norm_simnorm(x: Tensor, bias: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
     """Returns SimNorm(LayerNorm(x + bias)), in groups of 8; takes what `norm_mish` takes."""
-    if kernels.fits(x, bias, gain, shift) and x.shape[-1] % kernels.GROUP == 0:
-        return _fused(_NormSimnorm, x, bias, gain, shift)
-    return _plain_simnorm(x, bias, gain, shift)
+    if not kernels.fits(x) or x.shape[-1] % kernels.GROUP:
+        return _plain_simnorm(x, bias, gain, shift)
+    call = _NormSimnorm.apply if torch.is_grad_enabled() else kernels.norm_simnorm
+    return call(x.contiguous(), bias, gain, shift)
 
 
 class NormedLinear(nn.Module):
@@ -225,11 +231,11 @@ def distinct_rows(x: Tensor) -> Tensor:
     """
     if x.device.type != "cpu" or len(x) < 2 or not torch.equal(x[0], x[1]):
         return x
-    same = (x == x[0]).all(1)
-    block = len(x) if same.all() else int(same.int().argmin())
+    # Repetitions are equal blocks: as many rows as equal the first, unless its neighbour does too.
+    block = len(x) if torch.equal(x[0], x[-1]) else int((x == x[0]).all(1).int().argmin())
     rows = x[::block]
     if len(x) % block or not torch.equal(
-        x.view(-1, block, x.shape[1]), rows[:, None].expand(-1, block, -1)
+        x.unflatten(0, (-1, block)), rows[:, None].expand(-1, block, -1)
     ):
         return x
     return rows
@@ -241,15 +247,24 @@ def stacked_linear(parts: Sequence[Tensor], weight: Tensor, members: Tensor | No
     parts: (m, ·) where all members share them, or one (k, m, inputs). weight: (count, outputs,
     inputs). members: (k,) int64 and distinct, or None for all.
     """
-    if kernels.fits(weight, *parts):
-        chosen = range(len(weight)) if members is None else members.tolist()
-        return _StackedLinear.apply(weight, chosen, *parts)
-    return _stacked(weight, slice(None) if members is None else members, *parts)
+    if not kernels.fits(weight):
+        return _stacked(weight, slice(None) if members is None else members, *parts)
+    chosen = list(range(len(weight))) if members is None else members.tolist()
+    call = _StackedLinear.apply if torch.is_grad_enabled() else _products
+    return call(weight, chosen, *parts)
 
 
 def _stacked(weight: Tensor, members, *parts: Tensor) -> Tensor:
     x, weight = torch.cat(parts, -1), weight[members]
     return torch.matmul(x, weight.transpose(1, 2))
+
+
+def _products(weight: Tensor, members: list[int], *parts: Tensor) -> Tensor:
+    x = torch.cat(parts, -1) if len(parts) > 1 else parts[0]
+    out = x.new_empty(len(members), x.shape[-2], weight.shape[1])
+    for i, k in enumerate(members):
+        torch.mm(x if x.ndim == 2 else x[i], weight[k].t(), out=out[i])
+    return out
 
 
 class _StackedLinear(torch.autograd.Function):
@@ -258,12 +273,8 @@ class _StackedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, weight, members, *parts):
         ctx.save_for_backward(weight, *parts)
-        ctx.members = list(members)
-        x = torch.cat(parts, -1) if len(parts) > 1 else parts[0]
-        out = x.new_empty(len(ctx.members), x.shape[-2], weight.shape[1])
-        for i, k in enumerate(ctx.members):
-            torch.mm(x if x.ndim == 2 else x[i], weight[k].t(), out=out[i])
-        return out
+        ctx.members = members
+        return _products(weight, members, *parts)
 
     @staticmethod
     def backward(ctx, grad):
@@ -311,46 +322,33 @@ def _plain_simnorm(x: Tensor, bias: Tensor, gain: Tensor, shift: Tensor) -> Tens
     return simnorm(_norm(x, bias, gain, shift))
 
 
-def _fused(function, x: Tensor, *parameters: Tensor) -> Tensor:
-    """Applies an autograd function to the (k, m, d) that a kernel takes."""
-    groups = x if parameters[0].ndim == 2 else x.unsqueeze(0).flatten(1, -2)
-    parameters = (p.view(len(groups), -1) for p in parameters)
-    return function.apply(groups.contiguous(), *parameters).view(x.shape)
-
-
 class _NormMish(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, bias, gain, shift):
         ctx.save_for_backward(x, bias, gain, shift)
-        out = torch.empty_like(x)
-        kernels.norm_mish(x, bias, gain, shift, out)
-        return out
+        return kernels.norm_mish(x, bias, gain, shift)
 
     @staticmethod
     def backward(ctx, grad):
         inputs = ctx.saved_tensors
         if torch.is_grad_enabled():
             return _second(_plain_mish, inputs, ctx.needs_input_grad, grad)
-        out = torch.empty_like(inputs[0])
-        return out, *kernels.norm_mish_backward(*inputs, grad.contiguous(), out)
+        return kernels.norm_mish_backward(*inputs, grad.contiguous())
 
 
 class _NormSimnorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, bias, gain, shift):
-        out = torch.empty_like(x)
-        kernels.norm_simnorm(x, bias, gain, shift, out)
-        ctx.save_for_backward(x, bias, gain, shift, out)
-        return out
+        y = kernels.norm_simnorm(x, bias, gain, shift)
+        ctx.save_for_backward(x, bias, gain, shift, y)
+        return y
 
     @staticmethod
     def backward(ctx, grad):
         *inputs, y = ctx.saved_tensors
         if torch.is_grad_enabled():
             return _second(_plain_simnorm, inputs, ctx.needs_input_grad, grad)
-        x, bias, gain, _ = inputs
-        out = torch.empty_like(x)
-        return out, *kernels.norm_simnorm_backward(x, bias, gain, y, grad.contiguous(), out)
+        return kernels.norm_simnorm_backward(*inputs[:3], y, grad.contiguous())
 
 
 def _second(plain, inputs: Sequence, needs: Sequence[bool], grad: Tensor) -> tuple:

@@ -54,11 +54,9 @@ def near(got, want, share=2e-6):
 def test_norm_mish_and_its_gradients_are_those_of_the_formula(shape):
     x, bias, gain, shift, grad = example(shape)
     want, gradients = truth(mish, x, bias, gain, shift, grad)
-    y, out = torch.empty_like(x), torch.empty_like(x)
-    kernels.norm_mish(x, bias, gain, shift, y)
-    near(y, want)
-    parts = kernels.norm_mish_backward(x, bias, gain, shift, grad, out)
-    for got, expected in zip((out, *parts), gradients, strict=True):
+    near(kernels.norm_mish(x, bias, gain, shift), want)
+    found = kernels.norm_mish_backward(x, bias, gain, shift, grad)
+    for got, expected in zip(found, gradients, strict=True):
         near(got, expected)
 
 
@@ -66,27 +64,25 @@ def test_norm_mish_and_its_gradients_are_those_of_the_formula(shape):
 def test_norm_simnorm_and_its_gradients_are_those_of_the_formula(shape):
     x, bias, gain, shift, grad = example(shape)
     want, gradients = truth(simnorm, x, bias, gain, shift, grad)
-    y, out = torch.empty_like(x), torch.empty_like(x)
-    kernels.norm_simnorm(x, bias, gain, shift, y)
+    y = kernels.norm_simnorm(x, bias, gain, shift)
     near(y, want)
-    parts = kernels.norm_simnorm_backward(x, bias, gain, y, grad, out)
-    for got, expected in zip((out, *parts), gradients, strict=True):
+    found = kernels.norm_simnorm_backward(x, bias, gain, y, grad)
+    for got, expected in zip(found, gradients, strict=True):
         near(got, expected)
 
 
-def test_softmax_mean_is_that_of_the_formula():
-    x, bins = draws(133, 101, scale=30.0), torch.linspace(-10, 10, 101)
-    out = torch.empty(133)
-    kernels.softmax_mean(x, bins, out)
-    near(out, (x.double().softmax(-1) * bins.double()).sum(-1))
+def test_two_hot_decode_is_its_formula():
+    x, bins = draws(19, 7, 101, scale=30.0), torch.linspace(-10, 10, 101)
+    mean = (x.double().softmax(-1) * bins.double()).sum(-1)
+    got = kernels.two_hot_decode(x, bins)
+    near(got.sign() * got.abs().log1p(), mean)
+    assert got.shape == (19, 7) and kernels.two_hot_decode(x * 0, bins).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("low, high", [(-86, -20), (-20, -1), (-1, 1), (1, 19), (19, 300)])
 def test_mish_is_precise_at_every_magnitude(low, high):
     u = torch.linspace(low, high, 512)
-    x = torch.zeros(1, 1, 512)
-    y = torch.empty_like(x)
-    kernels.norm_mish(x, torch.zeros(1, 512), torch.zeros(1, 512), u[None], y)
+    y = kernels.norm_mish(torch.zeros(1, 1, 512), *torch.zeros(2, 1, 512), u[None])
     want = F.mish(u.double())
     error = (y[0, 0].double() - want).abs() / want.abs().clamp(min=1e-35)
     assert float(error.max()) < 1e-6
@@ -96,18 +92,21 @@ def test_a_nan_is_not_hidden():
     for kernel in (kernels.norm_mish, kernels.norm_simnorm):
         x, *rest, _ = example((1, 4, 16))
         x[0, 2, 3] = float("nan")
-        y = torch.empty_like(x)
-        kernel(x, *rest, y)
+        y = kernel(x, *rest)
         assert y[0, 2].isnan().all() and y[0, [0, 1, 3]].isfinite().all()
+    y = kernels.two_hot_decode(x[0], torch.linspace(-1, 1, 16))
+    assert y[2].isnan() and y[[0, 1, 3]].isfinite().all()
 
 
 def everything(x, bias, gain, shift, grad):
-    outs = [torch.empty_like(x) for _ in range(4)]
-    kernels.norm_mish(x, bias, gain, shift, outs[0])
-    first = kernels.norm_mish_backward(x, bias, gain, shift, grad, outs[1])
-    kernels.norm_simnorm(x, bias, gain, shift, outs[2])
-    second = kernels.norm_simnorm_backward(x, bias, gain, outs[2], grad, outs[3])
-    return [*outs, first, second]
+    y = kernels.norm_simnorm(x, bias, gain, shift)
+    return [
+        kernels.norm_mish(x, bias, gain, shift),
+        *kernels.norm_mish_backward(x, bias, gain, shift, grad),
+        y,
+        *kernels.norm_simnorm_backward(x, bias, gain, y, grad),
+        kernels.two_hot_decode(x, bias[0]),
+    ]
 
 
 def test_bits_do_not_depend_on_the_threads(monkeypatch):
@@ -127,8 +126,8 @@ def test_bits_do_not_depend_on_the_threads(monkeypatch):
 
 def test_only_plain_float32_on_the_cpu_fits():
     x = torch.zeros(2)
-    assert kernels.fits(x, x)
-    assert not kernels.fits(x, x.double())
+    assert kernels.fits(x)
+    assert not kernels.fits(x.double())
     assert not kernels.fits(x.bfloat16())
     assert not kernels.fits(x.to("meta"))
 
@@ -162,6 +161,16 @@ def test_fused_and_plain_paths_agree_in_the_second_derivative(monkeypatch, name)
         found.append(torch.autograd.grad(sum(g.square().sum() for g in first), inputs))
     for a, b in zip(*found, strict=True):
         near(a, b.double(), share=1e-5)
+
+
+def test_memory_that_a_kernel_would_misread_is_refused():
+    x, bias, gain, shift, _ = example((2, 16, 8))
+    with pytest.raises(ValueError, match="not contiguous"):
+        kernels.norm_mish(x.transpose(0, 1), bias, gain, shift)
+    with pytest.raises(ValueError, match="do not fit"):
+        kernels.norm_mish(x, bias, gain[0], shift)
+    with pytest.raises(ValueError, match="do not fit"):
+        kernels.norm_simnorm(x[:1, :3], bias, gain, shift)
 
 
 def test_rows_of_strided_memory_are_read_right():
