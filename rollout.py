@@ -29,6 +29,7 @@ class Rollout(Iterator[Step]):
     """The loop's iterator; between two steps it can be saved and, elsewhere, go on (`load`)."""
 
     def __init__(self, env, policy, seed=None, episodes_per_row: int | None = None):
+        from gymnasium.spaces import Box
         from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
         if not isinstance(env, VectorEnv):
@@ -36,11 +37,14 @@ class Rollout(Iterator[Step]):
         mode = env.metadata.get("autoreset_mode")
         if mode is not AutoresetMode.NEXT_STEP:
             raise ValueError(f"a rollout needs autoreset mode NEXT_STEP, the world has {mode}")
+        space = env.single_action_space
+        if not isinstance(space, Box):
+            raise ValueError(f"a rollout sends actions of a Box, the world takes {space}")
         self.env, self.policy, self.quota = env, policy, episodes_per_row
         n = env.num_envs
         self.seeds = _row_seeds(seed, n)
         self.finished = np.zeros(n, np.int64)  # episodes of each row
-        self._low, self._high = env.single_action_space.low, env.single_action_space.high
+        self._low, self._high = space.low, space.high
         self._tick = 1 / env.metadata.get("render_fps", 1)
         self._steps = np.zeros(n)
         self._step: Step | None = None
@@ -84,9 +88,14 @@ class Rollout(Iterator[Step]):
         return step
 
     def save(self) -> dict[str, np.ndarray]:
-        """Returns everything the loop needs to go on from here, as flat plain arrays."""
+        """Returns everything the loop needs to go on from here, as flat plain arrays.
+
+        Raises TypeError if the world has no `save`.
+        """
         if self._step is None:
             return {}
+        if not hasattr(self.env, "save"):
+            raise TypeError(f"{self.env} cannot be saved; loops over a BatchEnv can")
         snapshot = self.env.save()
         return {
             "finished": self.finished,
