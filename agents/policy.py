@@ -68,6 +68,9 @@ class Replay(Policy):
             self._actions = self._actions[:, None]
 
     def start(self, seeds: np.ndarray) -> Carry:
+        rows = self._actions.shape[1]
+        if rows not in (1, len(seeds)):
+            raise ValueError(f"recorded actions of {rows} rows cannot drive {len(seeds)} rows")
         return {"at": np.zeros(len(seeds), np.int64)}
 
     def act(self, step: Step, carry: Carry) -> tuple[np.ndarray, Carry]:
@@ -105,7 +108,10 @@ class Chunked(Policy):
 
 
 class Warmup(Policy):
-    """Acts at random for the first `steps` steps of each row, then as `policy` does."""
+    """Decides at random for the first `steps` decisions of each row, then as `policy` does.
+
+    What is chosen at an episode's last step reaches no world: it is no decision.
+    """
 
     def __init__(self, policy: Policy, nu: int, steps: int):
         self._random, self._policy, self._steps = Random(nu), policy, steps
@@ -117,16 +123,26 @@ class Warmup(Policy):
 
     def act(self, step: Step, carry: Carry) -> tuple[np.ndarray, Carry]:
         count = carry["warmup"]
-        inner = {k: v for k, v in carry.items() if k != "warmup" and not k.startswith("random/")}
-        if (count < self._steps).all():
+        after = carry | {"warmup": count + ~step["last"]}
+        warming = count < self._steps
+        if warming.any():
             mine = {k[7:]: v for k, v in carry.items() if k.startswith("random/")}
-            action, mine = self._random.act(step, mine)
-            spent = {f"random/{k}": v for k, v in mine.items()}
-            return action, carry | spent | {"warmup": count + 1}
+            chance, mine = self._random.act(step, mine)
+            after |= {f"random/{k}": v for k, v in mine.items()}
+            if warming.all():
+                return chance, after
+        inner = {k: v for k, v in carry.items() if k != "warmup" and not k.startswith("random/")}
         # The policy meets its first step in the middle of an episode: to it, that is a first step.
         begin = step["first"] | (count == self._steps)
-        action, inner = self._policy.act(step | {"first": begin}, inner)
-        return action, carry | inner | {"warmup": count + 1}
+        action, then = self._policy.act(step | {"first": begin}, inner)
+        if not warming.any():
+            return action, after | then
+        after |= {k: _where(warming, inner[k], v) for k, v in then.items()}
+        return _where(warming, chance, action), after
+
+
+def _where(rows: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.where(rows.reshape(-1, *[1] * (b.ndim - 1)), a, b)
 
 
 def _stream(seed: int, count: int) -> np.random.Generator:
