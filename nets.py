@@ -46,7 +46,7 @@ class TwoHot:
 
     def bins(self, like: Tensor) -> Tensor:
         """Returns the bins (count,) in symlog space, on the device and of the dtype of `like`."""
-        return _bins(self, like.device, like.dtype)
+        return torch.linspace(self.low, self.high, self.count, device=like.device, dtype=like.dtype)
 
     def encode(self, x: Tensor) -> Tensor:
         """Returns the weights (..., count) of scalars x (...); they sum to 1."""
@@ -58,7 +58,7 @@ class TwoHot:
     def decode(self, logits: Tensor) -> Tensor:
         """Returns the scalars (...) that logits (..., count) stand for."""
         if kernels.fits(logits) and not logits.requires_grad:
-            return kernels.two_hot_decode(logits.contiguous(), self.bins(logits))
+            return kernels.two_hot_decode(logits.contiguous(), _bins(self))
         return symexp((F.softmax(logits, dim=-1) * self.bins(logits)).sum(-1))
 
     def loss(self, logits: Tensor, x: Tensor) -> Tensor:
@@ -77,8 +77,8 @@ class TwoHot:
 
 
 @functools.cache
-def _bins(two_hot: TwoHot, device: torch.device, dtype: torch.dtype) -> Tensor:
-    return torch.linspace(two_hot.low, two_hot.high, two_hot.count, device=device, dtype=dtype)
+def _bins(two_hot: TwoHot) -> Tensor:
+    return two_hot.bins(torch.empty(0))
 
 
 def norm_mish(x: Tensor, bias: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
