@@ -38,7 +38,7 @@ def save(
     draft.mkdir(parents=True)
     save_tensors(tensors, draft / "tensors.safetensors")
     save_arrays(
-        {k: np.ascontiguousarray(v) for k, v in arrays.items()}, draft / "arrays.safetensors"
+        {k: np.asarray(v, order="C") for k, v in arrays.items()}, draft / "arrays.safetensors"
     )
     (draft / "state.json").write_text(json.dumps(state, indent=1))
     digests = {path.name: _digest(path) for path in sorted(draft.iterdir())}
@@ -55,29 +55,31 @@ def save(
 
 def steps(folder: Path) -> list[int]:
     """Returns the steps at which `folder` has checkpoints, ascending."""
-    return sorted(int(path.name[5:]) for path in folder.glob("step-*") if path.name[5:].isdigit())
+    found = [path for path in folder.glob("step-*") if path.name[5:].isdigit() and path.is_dir()]
+    return sorted(int(path.name[5:]) for path in found)
 
 
 def load(path: Path) -> tuple[dict, dict[str, np.ndarray], dict]:
     """Returns (tensors, arrays, state) of a checkpoint directory.
 
-    Raises BrokenCheckpoint if a file is missing or differs from the manifest.
+    Raises BrokenCheckpoint if a file is missing, differs from the manifest or cannot be read.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file as load_arrays
     from safetensors.torch import load_file as load_tensors
 
     try:
         digests = json.loads((path / MANIFEST).read_text())
         for name in ("tensors.safetensors", "arrays.safetensors", "state.json"):
-            if _digest(path / name) != digests.get(name):
+            if not isinstance(digests, dict) or _digest(path / name) != digests.get(name):
                 raise BrokenCheckpoint(f"{path / name} is not the file that was saved")
-    except (OSError, ValueError) as error:
+        return (
+            load_tensors(path / "tensors.safetensors"),
+            load_arrays(path / "arrays.safetensors"),
+            json.loads((path / "state.json").read_text()),
+        )
+    except (OSError, ValueError, SafetensorError) as error:
         raise BrokenCheckpoint(f"{path} is no whole checkpoint: {error}") from error
-    return (
-        load_tensors(path / "tensors.safetensors"),
-        load_arrays(path / "arrays.safetensors"),
-        json.loads((path / "state.json").read_text()),
-    )
 
 
 def latest(folder: Path) -> Path | None:
