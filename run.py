@@ -35,7 +35,10 @@ class Run:
         self._board = None
 
     def log(self, **values: float | int | str) -> None:
-        """Appends one line to metrics.jsonl (and the numbers to TensorBoard, by `env_steps`)."""
+        """Appends one line to metrics.jsonl, and its numbers to TensorBoard as `<kind>/<name>`.
+
+        There, lines of kind "train" stand at their `updates`, others at their `env_steps`.
+        """
         line = json.dumps(values) + "\n"
         with self._metrics.open("a") as file:
             file.write(line)
@@ -43,10 +46,11 @@ class Run:
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(str(self.path / "tensorboard"))
-        at = int(values.get("env_steps") or values.get("updates") or 0)
+        kind, updates = values.get("kind", "run"), values.get("updates", 0)
+        at = int(updates if kind == "train" else values.get("env_steps") or updates)
         for key, value in values.items():
             if isinstance(value, (int, float)) and math.isfinite(value):
-                self._board.add_scalar(key, value, at)
+                self._board.add_scalar(f"{kind}/{key}", value, at)
 
     def metrics(self) -> list[dict]:
         """Returns the lines of metrics.jsonl; a last line that a kill cut short is left out."""
