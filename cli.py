@@ -114,8 +114,8 @@ def _kind(key: config.Key) -> str:
     kind = {"tuple": "list", "dict": "keys"}.get(key.kind.__name__, key.kind.__name__)
     if key.required:
         return f"{kind}, needed"
-    default = {(): "[]", "": "''", None: "null", True: "true", False: "false"}
-    shown = default.get(key.default, key.default) if key.kind is not dict else ""
+    words = {"()": "[]", "''": "''", "None": "null", "True": "true", "False": "false"}
+    shown = words.get(repr(key.default), key.default) if key.kind is not dict else ""
     return f"{kind} = {shown}" if shown != "" else kind
 
 

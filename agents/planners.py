@@ -163,11 +163,11 @@ class RandomShooting(Policy):
 
 
 class Prior(Policy):
-    """Acts by the model's own policy, without planning: one draw of `model.propose` a step."""
+    """Acts by the model's own policy, without planning: its mode, `model.propose(belief, None)`."""
 
     def __init__(self, model: WorldModel):
         """Raises ValueError if the model has no policy of its own."""
-        if model.propose(model.start(1), torch.Generator(model.device)) is None:
+        if model.propose(model.start(1), None) is None:
             raise ValueError(f"{type(model).__name__} proposes no actions; plan with MPPI instead")
         self.model = model
 
@@ -180,7 +180,7 @@ class Prior(Policy):
         return decide(self.model, self._plan, step, carry)
 
     def _plan(self, moment: Moment) -> tuple[Tensor, Tensor]:
-        return self.model.propose(moment.belief, moment.rng), moment.mean
+        return self.model.propose(moment.belief, None), moment.mean
 
 
 def _returns(model: WorldModel, belief: Belief, plans: Tensor, rng: torch.Generator) -> Tensor:

@@ -11,8 +11,8 @@ import time
 import mujoco
 import numpy as np
 from mujoco import batch
-from record import record
 
+from record import record
 from umwelten.envs.env import BatchEnv
 from umwelten.envs.sim import cpus
 

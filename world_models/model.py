@@ -42,7 +42,10 @@ class WorldModel(nn.Module, ABC):
         return torch.zeros(first.shape[0], device=first.device)
 
     def propose(self, belief: Belief, rng) -> Tensor | None:
-        """Returns an action (n, nu) drawn from the model's own policy, or None if it has none."""
+        """Returns an action (n, nu) of the model's own policy, or None if it has none.
+
+        It is drawn with `rng`, or the policy's mode where `rng` is None.
+        """
         return None
 
     def decode(self, belief: Belief) -> dict[str, Tensor]:

@@ -197,6 +197,8 @@ class TDMPC2(WorldModel):
     @torch.no_grad()
     def propose(self, belief: Belief, rng) -> Tensor:
         z = belief["z"]
+        if rng is None:
+            return self._act(z, torch.zeros(*z.shape[:-1], self.nu, device=z.device))[0]
         return self._act(z, self._noise(z.shape[:-1], rng))[0]
 
     def update(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
