@@ -72,15 +72,31 @@ def make_planner(planner: Mapping, model, explore: bool = False):
     return kind(model, **given)
 
 
+def world_of(run: str | Path, action_repeat: int = 1, cameras: tuple = ()) -> dict:
+    """Returns `action_repeat` and `cameras` for make_env: a run's own, or those given without one.
+
+    Cameras that are asked for come in addition. Raises ConfigError if the folder holds no run.
+    """
+    if run:
+        told = _told(Path(run))
+        action_repeat = told["action_repeat"]
+        cameras = tuple(dict.fromkeys((*told["cameras"], *cameras)))
+    return {"action_repeat": action_repeat, "cameras": tuple(cameras)}
+
+
+def _told(path: Path) -> dict:
+    if not (path / "config.yaml").exists():
+        raise config.ConfigError(f"{path} holds no run (no config.yaml); train one with out={path}")
+    return config.load(path / "config.yaml")
+
+
 def restore(run: str | Path, env, device: str = "cpu"):
     """Returns (model, config) of a training run, with the weights of its newest checkpoint.
 
     Raises ConfigError if the folder holds no run, no whole checkpoint, or another task's.
     """
     path = Path(run)
-    if not (path / "config.yaml").exists():
-        raise config.ConfigError(f"{path} holds no run (no config.yaml); train one with out={path}")
-    told = config.load(path / "config.yaml")
+    told = _told(path)
     found = checkpoint.latest(path / "checkpoints")
     if found is None:
         raise config.ConfigError(f"{path} has no whole checkpoint yet; go on training it")

@@ -35,7 +35,7 @@ def collect(
     size: height and width of their images
     labels: record ground truth too
     physics: record the whole simulation rows too, for exact replay
-    action_repeat: control steps that an action lasts
+    action_repeat: control steps that an action lasts; a run's own where one is given
     video: how many episodes the video shows
 
     umwelten collect task=pick_place policy=expert episodes=50
@@ -50,10 +50,11 @@ def collect(
     folder = Path(out or f"runs/{task}-{policy}")
     rows = rows_for(episodes, n)
     plans = policy not in ("random", "expert") and not run
+    world = build.world_of(run, action_repeat, cameras)
+    action_repeat = world["action_repeat"]
     env = build.make_env(
-        task, rows, cameras=cameras, size=(size, size), labels=labels, physics=physics or plans,
-        action_repeat=action_repeat,
-    )  # fmt: skip
+        task, rows, size=(size, size), labels=labels, physics=physics or plans, **world
+    )
     actor = build.make_policy(policy, env, run)
     info = {
         "task": task, "policy": type(actor).__name__, "fingerprint": env.fingerprint,
@@ -89,7 +90,7 @@ def play(
     episodes: how many, one after the other
     seed: the first episode's; the next ones count on
     out: the file, default runs/<task>-<policy>.mp4
-    action_repeat: control steps that an action lasts
+    action_repeat: control steps that an action lasts; a run's own where one is given
 
     umwelten play task=push
     umwelten play task=reach policy=mppi run=runs/demo/train
@@ -105,9 +106,8 @@ def film(
     from . import build, video
 
     plans = policy not in ("random", "expert") and not run
-    env = build.make_env(
-        task, 1, render_mode="rgb_array", physics=plans, action_repeat=action_repeat
-    )
+    world = build.world_of(run, action_repeat)
+    env = build.make_env(task, 1, render_mode="rgb_array", physics=plans, **world)
     actor = build.make_policy(policy, env, run)
 
     def frames():

@@ -11,6 +11,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+from .config import ConfigError
 from .rollout import rollout
 
 HELD_OUT = 2**31  # row seeds from here on are for scoring; training draws below
@@ -64,7 +65,12 @@ def judge(
 
 
 def rows_for(episodes: int, most: int) -> int:
-    """Returns the greatest number of rows, at most `most`, that divides `episodes`."""
+    """Returns the greatest number of rows, at most `most`, that divides `episodes`.
+
+    Raises ConfigError if either is below 1.
+    """
+    if episodes < 1 or most < 1:
+        raise ConfigError(f"episodes={episodes} at n={most} a time; both are at least 1")
     return max(n for n in range(1, min(episodes, most) + 1) if episodes % n == 0)
 
 
@@ -77,15 +83,31 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 
 
 def student(values: np.ndarray) -> tuple[float, float]:
-    """Returns the 95 % interval of a mean. Source: Abramowitz & Stegun 1964, 26.7.5 (quantile)."""
+    """Returns the 95 % interval of a mean, with Student's distribution."""
     n = len(values)
     if n < 2:
         return -math.inf, math.inf
-    z, v = _Z, n - 1
-    t = z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
-    t += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
-    half = t * float(np.std(values, ddof=1)) / math.sqrt(n)
+    half = _quantile(n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n)
     return float(values.mean()) - half, float(values.mean()) + half
+
+
+def _quantile(v: int) -> float:
+    """Returns Student's 97.5 % quantile for v degrees of freedom, by halving the angle's range.
+
+    Source: Abramowitz & Stegun 1964, 26.7.3 and 26.7.4 (the distribution, for whole v).
+    """
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        angle = (low + high) / 2
+        sine, square = math.sin(angle), math.cos(angle) ** 2
+        term = math.cos(angle) if v % 2 else 1.0
+        total = 0.0 if v == 1 else term
+        for k in range(2 + v % 2, v - 1, 2):
+            term *= square * (k - 1) / k
+            total += term
+        inside = 2 / math.pi * (angle + sine * total) if v % 2 else sine * total
+        low, high = (angle, high) if inside < 0.95 else (low, angle)
+    return math.sqrt(v) * math.tan(low)
 
 
 def table(summaries: list[dict]):
@@ -135,13 +157,12 @@ def score(
     """
     from rich.console import Console
 
-    from . import build, config
+    from . import build
 
-    if run:
-        action_repeat = config.load(Path(run) / "config.yaml").get("action_repeat", 1)
     rows = rows_for(episodes, n)
     simulated = not run and policy not in ("random", "expert")
-    env = build.make_env(task, rows, action_repeat=action_repeat, physics=simulated)
+    world = build.world_of(run, action_repeat)
+    env = build.make_env(task, rows, physics=simulated, **world)
     actor = build.make_policy(policy, env, run, device, planner)
     summary = {"task": task, **judge(env, actor, episodes, seed).summary(), "seed": seed}
     if out:
