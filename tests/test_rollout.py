@@ -348,5 +348,7 @@ def test_a_loop_of_another_world_is_refused():
 def test_a_world_that_cannot_be_saved_says_so():
     loop = rollout(Counting([3]), Numbered(), 0)
     next(loop)
-    with pytest.raises(TypeError, match="SyncVectorEnv.* cannot be saved; loops over a BatchEnv can"):
+    with pytest.raises(
+        TypeError, match=r"SyncVectorEnv.* cannot be saved; loops over a BatchEnv can"
+    ):
         loop.save()
