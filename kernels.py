@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor
 
@@ -98,7 +97,7 @@ def _run(kernel: Callable, tasks: int, *arguments: int | Tensor) -> None:
     """Runs a kernel on all its tasks, on the threads of torch; ValueError for strided memory."""
     words = [0, tasks]
     for a in arguments:
-        if isinstance(a, int):
+        if type(a) is int:
             words.append(a)
         elif a.is_contiguous():
             words.append(a.data_ptr())
@@ -161,40 +160,44 @@ def _floats(typing, address):
 
 
 @intrinsic
-def _power_of_two(typing, x):
-    """Returns 2^n and n, as float32, for n = floor(x) - 127 and x in [1, 255).
-
-    127 is taken from the whole number: from a float32, the compiler would move it to where it
-    costs precision.
-    """
+def _nearest(typing, x):
+    """Returns the whole number nearest to x, as float32."""
 
     def generate(context, builder, signature, arguments):
-        word, real = ir.IntType(32), ir.FloatType()
-        whole = builder.fptosi(arguments[0], word)
-        power = builder.bitcast(builder.shl(whole, ir.Constant(word, 23)), real)
-        n = builder.sitofp(builder.sub(whole, ir.Constant(word, 127)), real)
-        return cgutils.pack_array(builder, (power, n))
+        rint = builder.module.declare_intrinsic("llvm.rint", [ir.FloatType()])
+        return builder.call(rint, arguments)
 
-    return types.UniTuple(types.float32, 2)(types.float32), generate
+    return types.float32(types.float32), generate
+
+
+@intrinsic
+def _times_power_of_two(typing, x, n):
+    """Returns x 2^n for a whole n, by adding n to the exponent of x."""
+
+    def generate(context, builder, signature, arguments):
+        word, (x, n) = ir.IntType(32), arguments
+        shift = builder.shl(builder.fptosi(n, word), ir.Constant(word, 23))
+        return builder.bitcast(builder.add(builder.bitcast(x, word), shift), ir.FloatType())
+
+    return types.float32(types.float32, types.float32), generate
 
 
 F = np.float32
 ONE, TWO, FOUR, ZERO = F(1), F(2), F(4), F(0)
-LOG2E, LN2, HALF_UP = F(1.4426950408889634), F(0.6931471805599453), F(127.5)
+LOG2E, LN2 = F(1.4426950408889634), F(0.6931471805599453)
 # (exp(r) - 1 - r) / r^2 on [-ln 2 / 2, ln 2 / 2], fitted at Chebyshev nodes
 C2, C3, C4 = F(0.5), F(0.1666657338), F(0.04166655011)
 C5, C6 = F(0.008363773874), F(0.001392692661)
-LEAST, MOST = F(-87), F(20)
+LEAST, MOST = F(-86), F(20)
 
 
 @numba.njit(inline="always")
 def _exp(x):
-    """Returns exp(x) of a float32 in [-87, 88], to 2 units in the last place."""
-    power, n = _power_of_two(x * LOG2E + HALF_UP)
+    """Returns exp(x) of a float32 in [-86, 88], to 2 units in the last place."""
+    n = _nearest(x * LOG2E)
     r = x - n * LN2
-    square = r * r
-    p = (C2 + r * C3) + square * ((C4 + r * C5) + square * C6)  # a short chain of dependences
-    return power * ((ONE + r) + square * p)
+    p = C2 + r * (C3 + r * (C4 + r * (C5 + r * C6)))
+    return _times_power_of_two(ONE + r * (ONE + r * p), n)
 
 
 @numba.njit(inline="always")
@@ -235,13 +238,19 @@ def _norm_mish(words):
             return
         g, first = task // blocks, task % blocks * ROWS
         bias, gain, shift = biases[g], gains[g], shifts[g]
-        for i in range(first, min(first + ROWS, m)):
-            x, out = xs[g, i], outs[g, i]
+        last = min(first + ROWS, m)
+        for i in range(first, last, 2):  # two rows at a time load constants half as often
+            k = min(i + 1, last - 1)
+            x, y, out, other = xs[g, i], xs[g, k], outs[g, i], outs[g, k]
             mean, scale = _moments(x, bias)
+            mean_y, scale_y = _moments(y, bias)
             for j in range(d):
                 u = (x[j] + bias[j] - mean) * scale * gain[j] + shift[j]
-                ratio, _, _ = _mish_parts(u)
-                out[j] = u * ratio
+                v = (y[j] + bias[j] - mean_y) * scale_y * gain[j] + shift[j]
+                of_u, _, _ = _mish_parts(u)
+                of_v, _, _ = _mish_parts(v)
+                out[j] = u * of_u
+                other[j] = v * of_v
 
 
 def _norm_mish_backward(words):

@@ -198,7 +198,7 @@ class Ensemble(nn.Module):
         for weight, bias, gain, shift in norms:
             x = stacked_linear(parts, weight, members)
             if mask is not None:
-                x, bias, mask = (x + bias[:, None]) * mask, torch.zeros_like(bias), None
+                x, bias, mask = x.add_(bias[:, None]).mul_(mask), torch.zeros_like(bias), None
             parts = (norm_mish(x, bias, gain, shift),)
         return stacked_linear(parts, weights[-1], members) + biases[-1][:, None]
 
