@@ -41,8 +41,6 @@ class Progress:
 
     updates: int = 0
     env_steps: int = 0  # decisions taken, resets not counted
-    owed: float = 0.0  # updates that env steps have earned and that are not done yet
-    seeded: bool = False  # the updates of `pretrain` are owed or done
     episodes: int = 0
     returns: list[float] = field(default_factory=list)  # of each row's episode in hand
 
@@ -82,8 +80,8 @@ def train(
     Checkpoints come every `save_every` updates, at the end, and at Ctrl-C. On a CPU and at a fixed
     number of threads, a killed and resumed training equals an uninterrupted one bit for bit.
 
-    Raises NotFinite when a logged metric is not finite, and ValueError if there is nothing to
-    learn from.
+    Raises NotFinite when a metric is not finite where it is logged or would be saved, and
+    ValueError if there is nothing to learn from.
     """
     loop = _Loop(learner, run, sources, env, policy, seed)
     loop.resume()
@@ -133,6 +131,7 @@ class _Loop:
     def __init__(self, learner, run, sources, env, policy, seed):
         self.learner, self.run_folder, self.env = learner, run, env
         self.progress, self.metrics, self.judged = Progress(), {}, 0
+        self.saved: int | None = None  # atoms of the newest checkpoint
         root = np.random.SeedSequence(seed)
         self.rng = np.random.Generator(np.random.PCG64(root.spawn(1)[0]))
         self.recorder = self.rollout = None
@@ -156,17 +155,13 @@ class _Loop:
                 yield "update"
             return
         while True:
-            if p.owed >= 1 and (self._sources or p.episodes):
-                p.owed -= 1
+            late = p.env_steps - seed_steps
+            earned = pretrain + ratio * late + 1e-9 if late >= 0 else 0.0
+            if p.updates + 1 <= earned and (self._sources or p.episodes):
                 self.update()
                 yield "update"
             elif p.env_steps < steps:
-                before = p.env_steps
                 self.step()
-                if p.env_steps >= seed_steps:
-                    p.owed += ratio * (p.env_steps - max(before, seed_steps))
-                    p.owed += 0 if p.seeded else pretrain
-                    p.seeded = True
                 yield "step"
             else:
                 return
@@ -201,17 +196,25 @@ class _Loop:
 
     def log(self) -> None:
         values = {k: float(v) for k, v in self.metrics.items()}
-        bad = [k for k, v in values.items() if not math.isfinite(v)]
         p = self.progress
         self.run_folder.log(kind="train", updates=p.updates, env_steps=p.env_steps, **values)
+        self.check()
+
+    def check(self) -> None:
+        """Raises NotFinite if the last update's metrics are not all finite."""
+        bad = [k for k, v in self.metrics.items() if not math.isfinite(float(v))]
         if bad:
             raise NotFinite(
-                f"{', '.join(bad)} not finite at update {p.updates}; the last good checkpoint is "
-                f"in {self.run_folder.checkpoints}: lower the learning rate or look at the data"
+                f"{', '.join(bad)} not finite at update {self.progress.updates}; the last good "
+                f"checkpoint is in {self.run_folder.checkpoints}: lower the learning rate or look "
+                "at the data"
             )
 
     def save(self) -> None:
         p = self.progress
+        if p.atoms == self.saved:  # it is there, and replacing it would risk it
+            return
+        self.check()
         arrays, shards = {}, []
         if self.recorder is not None:
             self.recorder.flush()
@@ -226,10 +229,12 @@ class _Loop:
             self.run_folder.checkpoints, p.atoms,
             self.learner.checkpoint(), arrays, state,
         )  # fmt: skip
+        self.saved = p.atoms
 
     def resume(self) -> None:
         path = checkpoint.latest(self.run_folder.checkpoints)
         if path is None:
+            self.run_folder.forget(-1)
             if self.recorder is not None:
                 set_aside(self.run_folder.episodes, [])
                 self.recorder = Recorder(self.recorder.path, {"fingerprint": self.env.fingerprint})
@@ -239,7 +244,8 @@ class _Loop:
         vars(self.progress).update(state["progress"])
         self.judged = state["judged"]
         self.rng.bit_generator.state = state["rng"]
-        self.run_folder.forget(self.progress.atoms)
+        self.saved = self.progress.atoms
+        self.run_folder.forget(self.saved)
         if self.recorder is not None:
             set_aside(self.run_folder.episodes, state["shards"])
             self.recorder = Recorder(self.recorder.path, {"fingerprint": self.env.fingerprint})
