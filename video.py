@@ -9,18 +9,27 @@ import numpy as np
 
 
 def write(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> Path:
-    """Writes uint8 frames (H, W, 3) as an H.264 mp4, under a temporary name until it is whole."""
+    """Writes uint8 frames (H, W, 3) as an H.264 mp4, under a temporary name until it is whole.
+
+    Raises ValueError if there are no frames.
+    """
     import imageio
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.part{path.suffix}")
+    part.unlink(missing_ok=True)  # of a killed writer
     fragmented = ["-movflags", "+frag_keyframe+empty_moov", "-g", "15"]
-    with imageio.get_writer(
-        part, fps=fps, codec="libx264", quality=7, macro_block_size=2, output_params=fragmented,
-        ffmpeg_log_level="error",
-    ) as writer:  # fmt: skip
-        for frame in frames:
-            writer.append_data(frame)
-    part.replace(path)
+    try:
+        with imageio.get_writer(
+            part, fps=fps, codec="libx264", quality=7, macro_block_size=2,
+            output_params=fragmented, ffmpeg_log_level="error",
+        ) as writer:  # fmt: skip
+            for frame in frames:
+                writer.append_data(frame)
+        if not part.exists():
+            raise ValueError(f"no frames for {path}; an episode has at least one")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
     return path
