@@ -20,13 +20,16 @@ def write(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> Path:
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     part.unlink(missing_ok=True)  # of a killed writer
     fragmented = ["-movflags", "+frag_keyframe+empty_moov", "-g", "15"]
+    writer = imageio.get_writer(
+        part, fps=fps, codec="libx264", quality=7, macro_block_size=2, output_params=fragmented,
+        ffmpeg_log_level="error",
+    )  # fmt: skip
     try:
-        with imageio.get_writer(
-            part, fps=fps, codec="libx264", quality=7, macro_block_size=2,
-            output_params=fragmented, ffmpeg_log_level="error",
-        ) as writer:  # fmt: skip
+        try:
             for frame in frames:
                 writer.append_data(frame)
+        finally:  # as a context it would not close after an error
+            writer.close()
         if not part.exists():
             raise ValueError(f"no frames for {path}; an episode has at least one")
         part.replace(path)
