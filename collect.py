@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .rollout import rollout
+import numpy as np
+
+from .config import ConfigError
+from .rollout import Step, rollout
 
 
 def collect(
@@ -24,13 +28,15 @@ def collect(
 ) -> None:
     """Records whole episodes of a policy into a folder, and a video of the first ones.
 
+    The same command goes on where it was stopped: an episode that is there is not recorded again.
+
     task: what is asked, as `umwelten list tasks` says
     policy: random, expert, a planner, or prior (of a run)
-    episodes: how many to record
-    out: the folder, default runs/<task>-<policy>; an existing one is added to
+    episodes: how many, those that are there already included
+    out: the folder, default runs/<task>-<policy>
     run: folder of a training whose model plans
     n: episodes at a time, at most
-    seed: the first row's; row i has seed + i
+    seed: the first episode's; the next ones count on
     cameras: names of cameras to record rgb, depth and segmentation of
     size: height and width of their images
     labels: record ground truth too
@@ -45,32 +51,61 @@ def collect(
 
     from . import build
     from .episodes import Recorder
-    from .score import rows_for
 
+    _at_least_one(episodes=episodes, n=n)
     folder = Path(out or f"runs/{task}-{policy}")
-    rows = rows_for(episodes, n)
     plans = policy not in ("random", "expert") and not run
     world = build.world_of(run, action_repeat, cameras)
-    action_repeat = world["action_repeat"]
     env = build.make_env(
-        task, rows, size=(size, size), labels=labels, physics=physics or plans, **world
+        task, min(episodes, n), size=(size, size), labels=labels, physics=physics or plans, **world
     )
     actor = build.make_policy(policy, env, run)
     info = {
-        "task": task, "policy": type(actor).__name__, "fingerprint": env.fingerprint,
-        "action_repeat": action_repeat, "fps": env.metadata["render_fps"],
+        "task": type(env.task).__name__, "policy": type(actor).__name__, "run": str(run),
+        "fingerprint": env.fingerprint, "fps": env.metadata["render_fps"], "labels": labels,
+        "physics": physics or plans, "cameras": [*world["cameras"]], "size": size,
+        "action_repeat": world["action_repeat"],
     }  # fmt: skip
-    if video:
-        path = film(task, policy, folder / "first.mp4", run, min(video, rows), seed, action_repeat)
+    have = _have(folder, info)
+    todo = [s for s in range(seed, seed + episodes) if s not in have]
+    if video and not (folder / "first.mp4").exists():
+        shown = min(video, episodes)
+        path = film(task, policy, folder / "first.mp4", run, shown, seed, env.action_repeat)
         print(f"video of the first episodes: {path}")
-    steps = round(env.task.time_limit / env.task.control_dt / action_repeat) + 2
+    steps = round(env.task.time_limit / env.task.control_dt / env.action_repeat) + 1
+    total = steps * -(-len(todo) // env.num_envs)
     with Recorder(folder, info) as recorder:
-        finished = 0
-        loop = rollout(env, actor, seed, episodes // rows)
-        for step in track(loop, "collecting", total=steps * (episodes // rows)):
-            seeds = {"episode/seed": loop.seeds, "episode/number": loop.finished}
-            finished += recorder.add(step | seeds)
-    print(f"{finished} episodes in {folder}")
+        for step in track(_episodes(env, actor, todo), "collecting", total=total):
+            recorder.add(step)
+    print(f"{len(todo)} episodes more in {folder}, {len(have) + len(todo)} in all")
+
+
+def _have(folder: Path, info: dict) -> set[int]:
+    """Returns the seeds of the episodes that are there; ConfigError if they are of another kind."""
+    from .episodes import Episodes
+    from .shards import shard_names
+
+    if not folder.exists() or not shard_names(folder):
+        return set()
+    there = Episodes(folder, keys=())
+    other = [k for k in info if there.info.get(k) != info[k]]
+    if other:
+        raise ConfigError(
+            f"{folder} holds episodes of another {', '.join(other)}; choose another out="
+        )
+    return set(there.column("episode/seed").tolist())
+
+
+def _episodes(env, policy, seeds: Sequence[int]) -> Iterator[Step]:
+    """Yields the steps of one episode for each seed, env.num_envs at a time."""
+    n = env.num_envs
+    for at in range(0, len(seeds), n):
+        part = [*seeds[at : at + n]]
+        wanted = np.arange(n) < len(part)
+        part += part[-1:] * (n - len(part))  # rows that are left over open no episode
+        for step in rollout(env, policy, part, episodes_per_row=1):
+            flags = {k: step[k] & wanted for k in ("first", "last")}
+            yield step | flags | {"episode/seed": np.array(part, np.int64)}
 
 
 def play(
@@ -95,6 +130,7 @@ def play(
     umwelten play task=push
     umwelten play task=reach policy=mppi run=runs/demo/train
     """
+    _at_least_one(episodes=episodes)
     path = Path(out or f"runs/{task}-{policy}.mp4")
     print(f"video: {film(task, policy, path, run, episodes, seed, action_repeat)}")
 
@@ -121,3 +157,9 @@ def film(
             print(f"  {words}: {'done' if won else 'not done'}")
 
     return video.write(path, frames(), fps=env.metadata["render_fps"])
+
+
+def _at_least_one(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise ConfigError(f"{name}={count} is below 1; choose at least 1")
