@@ -36,8 +36,9 @@ def demo(out: str = "runs/demo", threads: int = 0) -> None:
     console.rule("1. The expert's episodes")
     _collect(folder, console)
     console.rule("2. TD-MPC2 learns from them, then online")
-    with train._open(folder / "train", told) as run:
-        train.run_training(run, told, threads, train._bar(console, told["steps"], False))
+    steps = told["steps"]
+    with train.open_run(folder / "train", told) as run, train.bar(console, steps, False) as watch:
+        train.run_training(run, told, threads, watch)
         metrics = run.metrics()
     console.rule(f"3. Scores over {HELD_OUT} held-out seeds")
     scores = _scores(folder, console)
@@ -141,8 +142,9 @@ def report(folder: Path, scores: dict[str, dict], metrics: list[dict], told: dic
         "",
         "![learning curve](curve.png)",
         "",
-        f"Training: {EPISODES} expert episodes, {told['pretrain']} updates on them, then "
-        f"{told['steps']} own decisions; {last['updates']} updates in all. "
+        f"Training: {EPISODES} expert episodes and {told['seed_steps']} random decisions, "
+        f"{told['pretrain']} updates on them, then {told['steps'] - told['seed_steps']} own "
+        f"decisions; {last['updates']} updates in all. "
         "Videos: `expert.mp4`, `learned.mp4`.",
         "",
         f"Machine: {where['machine']['cpu']}, {where['machine']['cores']} cores; revision "

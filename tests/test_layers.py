@@ -25,7 +25,7 @@ ROOF = {
     "serve",
     "train",
 }
-ROOF |= {"video"}
+ROOF |= {"video", "card"}
 MAY = {  # what a room, or a file beside the rooms, may import beyond its own room
     "__init__": {"registry"},
     "agents": {"nets", "registry", "world_models.model"},
