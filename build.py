@@ -52,10 +52,10 @@ def make_model(model: Mapping, env, *, device: str = "cpu", seed: int = 0):
     given = {k: v for k, v in model.items() if k != "name"}
     config.check_kwargs(kind, given, f"model {name}")
     if name == "simulator_model":
-        return kind(env, **given)
+        return _built(kind, env, **given)
     steps = env.task.time_limit / env.task.control_dt / env.action_repeat
-    return kind(
-        env.single_observation_space, env.single_action_space.shape[0],
+    return _built(
+        kind, env.single_observation_space, env.single_action_space.shape[0],
         **{"episode_length": round(steps), "seed": seed, "device": pick_device(device)} | given,
     )  # fmt: skip
 
@@ -69,7 +69,15 @@ def make_planner(planner: Mapping, model, explore: bool = False):
     if explore:
         config.check_kwargs(kind, {"explore": True}, f"planner {name}")
         given["explore"] = True
-    return kind(model, **given)
+    return _built(kind, model, **given)
+
+
+def _built(kind, *parts, **keywords):
+    """Returns kind(*parts, **keywords); what it refuses is a ConfigError."""
+    try:
+        return kind(*parts, **keywords)
+    except ValueError as error:
+        raise config.ConfigError(str(error)) from error
 
 
 def world_of(run: str | Path, action_repeat: int = 1, cameras: tuple = ()) -> dict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -27,7 +28,7 @@ def train(
     cameras: tuple = (),
     model: dict | None = None,
     planner: dict | None = None,
-) -> None:
+) -> int:
     """Trains an agent on a task, online (acting and learning) or offline from recorded episodes.
 
     The run's folder holds config, versions, metrics, checkpoints and episodes; the same command
@@ -57,26 +58,43 @@ def train(
     umwelten train task=cartpole_swingup agent=tdmpc2 action_repeat=2
     umwelten train task=reach sources=[runs/reach-expert] offline=true model.size=1 steps=5000
     """
+    told = {k: v for k, v in locals().items() if k not in ("out", "threads")}
     from rich.console import Console
 
-    told = {k: v for k, v in locals().items() if k not in ("Console", "out", "threads")}
+    from .learn import NotFinite
+
     folder = Path(out or f"runs/{task}-{agent}-{seed}")
     told["model"], told["planner"] = dict(model or {}), dict(planner or {})
     console = Console()
-    with _open(folder, told) as run:
-        summary = run_training(run, told, threads, _bar(console, steps, offline))
-        console.print(f"{summary['updates']} updates, {summary['env_steps']} decisions: {folder}")
+    try:
+        with open_run(folder, told) as run, bar(console, steps, offline) as watch:
+            summary = run_training(run, told, threads, watch)
+    except NotFinite as error:
+        console.print(f"stopped: {error}", soft_wrap=True, markup=False)
+        return 1
+    done = f"{summary['updates']} updates, {summary['env_steps']} decisions: {folder}"
+    console.print(done, soft_wrap=True, markup=False)
+    return 0
 
 
 def run_training(run, told: dict, threads: int = 0, watch=None) -> dict:
-    """Trains as the config `told` says, in an open Run; returns where it stands at the end."""
+    """Trains as the config `told` says, in an open Run; returns where it stands at the end.
+
+    The config is the run's once everything that it names could be built. Raises ConfigError for
+    what cannot be, and learn.NotFinite.
+    """
     import torch
 
-    from . import build, learn
+    from . import build, card, config, learn
     from .agents.policy import Warmup
     from .envs.sim import cpus
 
     torch.set_num_threads(threads or cpus())
+    if told["offline"] and not told["sources"]:
+        raise config.ConfigError("offline=true learns from sources alone; give sources=[FOLDER]")
+    for source in told["sources"]:
+        if not Path(source).is_dir():
+            raise config.ConfigError(f"no folder {source} to learn from; collect episodes into it")
     options = {"action_repeat": told["action_repeat"], "cameras": tuple(told["cameras"])}
     env = build.make_env(told["task"], told["n"], **options)
     model = build.make_model(told["model"], env, device=told["device"], seed=told["seed"])
@@ -85,14 +103,17 @@ def run_training(run, told: dict, threads: int = 0, watch=None) -> dict:
     actor = build.make_planner(told["planner"], model, explore=True)
     if warm:
         actor = Warmup(actor, env.single_action_space.shape[0], -(-warm // told["n"]))
+    evaluate = _scorer(told, model, options)
+    config.save(run.path / "config.yaml", told)
     progress = learn.train(
         model, run, sources=told["sources"], env=None if told["offline"] else env,
         policy=None if told["offline"] else actor, steps=told["steps"], ratio=told["ratio"],
         seed=told["seed"], seed_steps=warm,
         pretrain=told["pretrain"] if told["pretrain"] >= 0 else warm,
         save_every=told["save_every"], evaluate_every=told["evaluate_every"],
-        evaluate=_scorer(told, model, options), watch=watch,
+        evaluate=evaluate, watch=watch,
     )  # fmt: skip
+    card.write(run.path, told, env, progress, run.metrics())
     return {"updates": progress.updates, "env_steps": progress.env_steps}
 
 
@@ -112,7 +133,7 @@ def _scorer(told: dict, model, options: dict):
     return evaluate
 
 
-def _open(folder: Path, told: dict):
+def open_run(folder: Path, told: dict):
     """Opens the run, new or with the same config; a file says with which versions it was made."""
     from . import config
     from .doctor import environment
@@ -127,29 +148,30 @@ def _open(folder: Path, told: dict):
             raise config.ConfigError(
                 f"{folder} was trained with another {', '.join(other)}; choose another out="
             )
-    run = Run(folder)
-    config.save(path, told)
+    try:
+        run = Run(folder)
+    except RuntimeError as error:
+        raise config.ConfigError(str(error)) from error
     with (folder / "environment.jsonl").open("a") as file:  # a line for each time it was opened
         file.write(json.dumps(environment()) + "\n")
     return run
 
 
-def _bar(console, steps: int, offline: bool):
-    """Returns a watcher that keeps one line up to date."""
+@contextmanager
+def bar(console, steps: int, offline: bool):
+    """Gives a watcher that keeps one line up to date as long as the block lasts."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    bar = Progress(
+    line = Progress(
         TextColumn("training"), BarColumn(), TextColumn("{task.fields[at]}"), TimeRemainingColumn(),
         console=console,
     )  # fmt: skip
-    line = bar.add_task("", total=steps, at="")
-    bar.start()
+    task = line.add_task("", total=steps, at="")
 
     def watch(progress, metrics: dict) -> None:
         done = progress.updates if offline else progress.env_steps
         at = f"{progress.env_steps} decisions, {progress.updates} updates"
-        bar.update(line, completed=done, at=at)
-        if done >= steps:
-            bar.stop()
+        line.update(task, completed=done, at=at)
 
-    return watch
+    with line:
+        yield watch
