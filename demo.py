@@ -38,12 +38,12 @@ def demo(out: str = "runs/demo", threads: int = 0) -> None:
     console.rule("2. TD-MPC2 learns from them, then online")
     steps = told["steps"]
     with train.open_run(folder / "train", told) as run, train.bar(console, steps, False) as watch:
-        train.run_training(run, told, threads, watch)
+        done = train.run_training(run, told, threads, watch)
         metrics = run.metrics()
     console.rule(f"3. Scores over {HELD_OUT} held-out seeds")
     scores = _scores(folder, console)
     console.rule("4. Report")
-    report(folder, scores, metrics, told)
+    report(folder, scores, metrics, told | done)
     console.print((folder / "report.md").read_text(), markup=False, highlight=False)
     console.print(f"{time.monotonic() - began:.0f} s; report: {folder / 'report.md'}")
 
@@ -111,7 +111,10 @@ def _scores(folder: Path, console) -> dict[str, dict]:
 
 
 def report(folder: Path, scores: dict[str, dict], metrics: list[dict], told: dict) -> Path:
-    """Writes `curve.png`, `learned.mp4` and `report.md` from what was measured."""
+    """Writes `curve.png`, `learned.mp4` and `report.md` from what was measured.
+
+    told: the training's config, and how many `updates` it took.
+    """
     from .collect import film
     from .doctor import environment
 
@@ -127,7 +130,6 @@ def report(folder: Path, scores: dict[str, dict], metrics: list[dict], told: dic
     share = learned["success"] / max(expert["success"], 1e-9)
     apart = learned["success_interval"][0] > scores["random"]["success_interval"][1]
     where = environment()
-    last = [m for m in metrics if m["kind"] == "train"][-1]
     lines = [
         "# Reach: the whole loop",
         "",
@@ -144,7 +146,7 @@ def report(folder: Path, scores: dict[str, dict], metrics: list[dict], told: dic
         "",
         f"Training: {EPISODES} expert episodes and {told['seed_steps']} random decisions, "
         f"{told['pretrain']} updates on them, then {told['steps'] - told['seed_steps']} own "
-        f"decisions; {last['updates']} updates in all. "
+        f"decisions; {told['updates']} updates in all. "
         "Videos: `expert.mp4`, `learned.mp4`.",
         "",
         f"Machine: {where['machine']['cpu']}, {where['machine']['cores']} cores; revision "
@@ -174,7 +176,7 @@ def _curve(path: Path, scores: dict[str, dict], metrics: list[dict]) -> None:
     for name, colour in (("expert", "C2"), ("random", "C3")):
         axes.axhline(scores[name]["return"], color=colour, ls="--", label=name)
     axes.set(xlabel="own decisions", ylabel="return of an episode", ylim=(0, 50))
-    axes.set_title("TD-MPC2 on Reach, after 40 expert episodes")
+    axes.set_title(f"TD-MPC2 on Reach, after {EPISODES} expert episodes")
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
