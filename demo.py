@@ -111,7 +111,7 @@ def _scores(folder: Path, console) -> dict[str, dict]:
 
 
 def report(folder: Path, scores: dict[str, dict], metrics: list[dict], told: dict) -> Path:
-    """Writes `curve.png`, `learned.mp4` and `report.md` from what was measured.
+    """Writes `curve.png`, `learned.mp4`, `learned.png` and `report.md` from what was measured.
 
     told: the training's config, and how many `updates` it took.
     """
@@ -121,6 +121,7 @@ def report(folder: Path, scores: dict[str, dict], metrics: list[dict], told: dic
     _curve(folder / "curve.png", scores, metrics)
     if not (folder / "learned.mp4").exists():
         film("reach", "mppi", folder / "learned.mp4", str(folder / "train"), 3, seed=2**31)
+    _strip(folder / "learned.mp4", folder / "learned.png")
     rows = [
         f"| {name} | {s['success']:.2f} | {_span(s['success_interval'], 2)} | {s['return']:.1f} | "
         f"{_span(s['return_interval'], 1)} | {s['seconds']} |"
@@ -144,6 +145,8 @@ def report(folder: Path, scores: dict[str, dict], metrics: list[dict], told: dic
         "",
         "![learning curve](curve.png)",
         "",
+        "![an episode of the learned model's planner](learned.png)",
+        "",
         f"Training: {EPISODES} expert episodes and {told['seed_steps']} random decisions, "
         f"{told['pretrain']} updates on them, then {told['steps'] - told['seed_steps']} own "
         f"decisions; {told['updates']} updates in all. "
@@ -156,6 +159,16 @@ def report(folder: Path, scores: dict[str, dict], metrics: list[dict], told: dic
     path = folder / "report.md"
     path.write_text("\n".join(lines))
     return path
+
+
+def _strip(video: Path, picture: Path) -> None:
+    """Writes four moments of a video's first episode, side by side, as a PNG."""
+    import imageio
+    import numpy as np
+
+    with imageio.get_reader(video) as reader:
+        frames = [reader.get_data(i) for i in (0, 2, 4, 8)]
+    imageio.imwrite(picture, np.concatenate([frame[::2, ::2] for frame in frames], 1))
 
 
 def _span(interval: list[float], digits: int) -> str:

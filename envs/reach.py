@@ -59,7 +59,7 @@ class Reach(Task):
 
     def reward(self, sim: Sim) -> np.ndarray:
         gap = distance(sim.site("tcp"), self._goal(sim))
-        return tolerance(gap, margin=0.12, shape="long_tail")
+        return tolerance(gap, high=0.015, margin=0.2, shape="long_tail")
 
     def success(self, sim: Sim) -> np.ndarray:
         return distance(sim.site("tcp"), self._goal(sim)) < 0.04
