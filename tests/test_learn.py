@@ -408,7 +408,7 @@ def lives(kind, tmp_path, kills, source=""):
 
 @pytest.mark.parametrize("kind, kills", [
     ("offline", [3, 20, 9, 33]),
-    ("online", [3, 31, 50, 7, 20]),
+    ("online", [3, 14, 31, 50, 7, 20]),
     ("tdmpc2", [30, 8]),
 ])  # fmt: skip
 def test_a_training_that_is_killed_ends_as_one_that_is_not(kind, kills, tmp_path):

@@ -36,6 +36,12 @@ def test_a_rows_chance_depends_on_its_seed_alone():
     assert len({row.tobytes() for row in many[:, :3].reshape(-1, 3)}) == 15
 
 
+def test_no_number_is_drawn_twice():
+    """However many a step takes: the streams of a row's steps do not overlap."""
+    a = drawn(Random(24), [0, 1], steps=20)
+    assert len(np.unique(a)) == a.size
+
+
 def test_chance_is_uniform_over_the_whole_box_and_uncorrelated():
     a = drawn(Random(2), range(40), steps=250).reshape(-1, 2).astype(np.float64)
     assert a.min() >= -1 and a.max() <= 1 and a.min() < -0.999 and a.max() > 0.999

@@ -103,6 +103,21 @@ def test_a_shift_by_one_would_be_seen():
             assert not reward_answers_action(steps | {key: np.roll(steps[key], shift, 0)})
 
 
+class Generous(gym.vector.VectorWrapper):
+    """Pays for the step that only begins an episode, as some worlds do."""
+
+    def step(self, actions):
+        obs, reward, *rest = self.env.step(actions)
+        return obs, np.where(obs[:, 0] == 0, 99.0, reward), *rest
+
+
+def test_what_a_world_pays_for_beginning_is_nobodys():
+    loop = rollout(Generous(make([2], [3])), Numbered(), 0)
+    steps = stack([s for s, _ in zip(loop, range(20), strict=False)])
+    assert steps["first"].sum() > 8 and not steps["reward"][steps["first"]].any()
+    assert reward_answers_action(steps)
+
+
 def test_an_end_by_the_clock_is_last_and_not_terminal():
     world = gym.wrappers.TimeLimit(Counting([9]), 4)
     steps = stack([s for s, _ in zip(rollout(world, Numbered(), 0), range(11), strict=False)])
@@ -318,6 +333,8 @@ def test_a_saved_loop_goes_on_bit_for_bit_elsewhere(name, after, tmp_path):
         assert a.keys() == b.keys()
         for key in a:
             assert a[key].dtype == b[key].dtype and a[key].tobytes() == b[key].tobytes(), key
+    whole, parts = loop.save(), other.save()
+    assert all(np.array_equal(whole[k], parts[k]) for k in whole) and whole.keys() == parts.keys()
 
 
 def test_what_was_saved_does_not_follow_the_loop():
