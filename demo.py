@@ -188,8 +188,10 @@ def _curve(path: Path, scores: dict[str, dict], metrics: list[dict]) -> None:
             axes.plot(*zip(*points, strict=True), style, label=label)
     for name, colour in (("expert", "C2"), ("random", "C3")):
         axes.axhline(scores[name]["return"], color=colour, ls="--", label=name)
-    axes.set(xlabel="own decisions", ylabel="return of an episode", ylim=(0, 50))
-    axes.set_title(f"TD-MPC2 on Reach, after {EPISODES} expert episodes")
+    axes.set(
+        xlabel="decisions (the first ones at random)", ylabel="return of an episode", ylim=(0, 50)
+    )
+    axes.set_title(f"TD-MPC2 on Reach, with {EPISODES} expert episodes")
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

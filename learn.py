@@ -75,8 +75,9 @@ def train(
     `sources`. Once `seed_steps` are taken, `pretrain` updates are done at once, then `ratio` for
     every env step. env: a BatchEnv in NEXT_STEP mode; policy: what acts in it.
 
-    Every `evaluate_every` env steps (offline: updates) `evaluate(progress)` may return numbers to
-    log. `watch(progress, metrics)` is called after each update and env step, to draw a bar.
+    Every `evaluate_every` env steps (offline: updates), once anything is learnt,
+    `evaluate(progress)` may return numbers to log. `watch(progress, metrics)` is called after each
+    update and env step, to draw a bar.
     Checkpoints come every `save_every` updates, at the end, and at Ctrl-C. On a CPU and at a fixed
     number of threads, a killed and resumed training equals an uninterrupted one bit for bit.
 
@@ -93,7 +94,7 @@ def train(
             if kind == "update" and p.updates % log_every == 0:
                 loop.log()
             due = (p.updates if env is None else p.env_steps) // (evaluate_every or steps + 1)
-            if evaluate and kind == mark and due > loop.judged:
+            if evaluate and kind == mark and due > loop.judged and p.updates:
                 loop.judged = due
                 run.log(kind="score", updates=p.updates, env_steps=p.env_steps, **evaluate(p))
             if interrupt.caught or (kind == "update" and p.updates % save_every == 0):
