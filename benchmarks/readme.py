@@ -1,0 +1,93 @@
+"""Writes the README's figures from benchmarks/results/, and the demo's own into results/demo.json.
+
+Run: python benchmarks/readme.py [folder of a finished demo]
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+from record import RESULTS, ROOT, record
+from umwelten.demo import ACTORS
+
+
+def results(name: str) -> dict:
+    """Returns what a benchmark wrote."""
+    return json.loads((RESULTS / f"{name}.json").read_text())["results"]
+
+
+def keep_demo(folder: Path) -> None:
+    """Records the scores of a finished demo."""
+    names = [name.replace(" ", "-") for name in ACTORS]
+    scores = [json.loads((folder / "scores" / f"{name}.json").read_text()) for name in names]
+    record("demo", {"scores": scores})
+
+
+def demo() -> list[str]:
+    """Returns the demo's table."""
+    lines = ["| policy | success | 95 % | return | 95 % |", "| --- | ---: | ---: | ---: | ---: |"]
+    for s in results("demo")["scores"]:
+        (a, b), (c, d) = s["success_interval"], s["return_interval"]
+        lines.append(
+            f"| {s['name']} | **{s['success']:.2f}** | {a:.2f} - {b:.2f} | **{s['return']:.1f}** | "
+            f"{c:.1f} - {d:.1f} |"
+        )
+    return lines
+
+
+def vector_env() -> list[str]:
+    """Returns what the environment costs over the bare engine."""
+    found = results("vector_env")
+    lines = [
+        f"- PickPlace, {r['rows']} rows: **{r['env_steps_per_s']:,}** env steps/s, "
+        f"**{r['share_of_bare']}** of bare `mujoco.batch.Batch.step` under the same controls"
+        for r in found["step"]
+    ]
+    lines += [
+        f"- {r['task']} with one camera (RGB, depth, segmentation at 64 x 64), {r['rows']} rows: "
+        f"**{r['env_steps_per_s']:,}** env steps/s"
+        for r in found["pixels"]
+    ]
+    times = ", ".join(f"{r['task']} **{r['us_per_row']}**" for r in found["reset"])
+    return [*lines, f"- reset with randomisation, us a row: {times}"]
+
+
+def pixels() -> list[str]:
+    """Returns what the ray camera draws."""
+    row = results("pixels")["sizes"]["64"]
+    return [
+        f"- rays, RGB + depth + segmentation at 64 x 64: **{row['rays_front']:,.0f}** frames per "
+        f"core-second, **{row['rays_over_renderer']:.0f}** x `mujoco.Renderer` at its defaults"
+    ]
+
+
+def tdmpc2_speed() -> list[str]:
+    """Returns TD-MPC2 beside the authors' code, both eager on the CPU, taking turns."""
+    lines = ["| TD-MPC2, a second | ours | official | ratio |", "| --- | ---: | ---: | ---: |"]
+    for case in results("tdmpc2_speed")["cases"]:
+        ours, theirs = case["ours per second"], case["official per second"]
+        lines.append(
+            f"| size {case['size']}, {case['case']} | **{ours:.2f}** | **{theirs:.2f}** | "
+            f"**{case['ratio']:.2f}** |"
+        )
+    return lines
+
+
+def main() -> None:
+    """Fills every block `<!-- from NAME -->` of the README."""
+    if len(sys.argv) > 1:
+        keep_demo(Path(sys.argv[1]))
+    path = ROOT / "README.md"
+    text = path.read_text()
+    for block in (demo, vector_env, pixels, tdmpc2_speed):
+        mark = f"<!-- from {block.__name__} -->\n"
+        body = mark + "\n".join(block()) + "\n<!-- end -->"
+        text = re.sub(f"{mark}.*?<!-- end -->", lambda _, body=body: body, text, flags=re.DOTALL)
+    path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
