@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import imageio.v3 as iio
 import numpy as np
@@ -77,7 +78,7 @@ def test_a_collection_that_is_killed_goes_on(tmp_path):
     process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
     try:
         while process.poll() is None and not list(tmp_path.glob("a/shard-*")):
-            pass
+            time.sleep(0.005)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait(30)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -101,7 +102,7 @@ def test_ctrl_c_ends_with_130_and_the_same_command_ends_the_same(trained, tmp_pa
     process = subprocess.Popen(command, env=env, **pipes)
     try:
         while process.poll() is None and not list(folder.glob("episodes/shard-*")):
-            pass
+            time.sleep(0.005)
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=60)
     finally:
