@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from . import checkpoint, config, registry
@@ -22,13 +23,11 @@ def make_env(
     """Returns the BatchEnv of a task; ConfigError where its arguments do not fit together."""
     from .envs.env import BatchEnv
 
-    try:
+    with _refusing():
         return BatchEnv(
             registry.find("envs", task).name, n, cameras=tuple(cameras), size=size, labels=labels,
             physics=physics, action_repeat=action_repeat, render_mode=render_mode,
         )  # fmt: skip
-    except ValueError as error:
-        raise config.ConfigError(str(error)) from error
 
 
 def pick_device(name: str):
@@ -52,12 +51,13 @@ def make_model(model: Mapping, env, *, device: str = "cpu", seed: int = 0):
     given = {k: v for k, v in model.items() if k != "name"}
     config.check_kwargs(kind, given, f"model {name}")
     if name == "simulator_model":
-        return _built(kind, env, **given)
+        with _refusing():
+            return kind(env, **given)
     steps = env.task.time_limit / env.task.control_dt / env.action_repeat
-    return _built(
-        kind, env.single_observation_space, env.single_action_space.shape[0],
-        **{"episode_length": round(steps), "seed": seed, "device": pick_device(device)} | given,
-    )  # fmt: skip
+    defaults = {"episode_length": round(steps), "seed": seed, "device": pick_device(device)}
+    nu = env.single_action_space.shape[0]
+    with _refusing():
+        return kind(env.single_observation_space, nu, **defaults | given)
 
 
 def make_planner(planner: Mapping, model, explore: bool = False):
@@ -69,13 +69,15 @@ def make_planner(planner: Mapping, model, explore: bool = False):
     if explore:
         config.check_kwargs(kind, {"explore": True}, f"planner {name}")
         given["explore"] = True
-    return _built(kind, model, **given)
+    with _refusing():
+        return kind(model, **given)
 
 
-def _built(kind, *parts, **keywords):
-    """Returns kind(*parts, **keywords); what it refuses is a ConfigError."""
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Turns what a constructor refuses into a ConfigError."""
     try:
-        return kind(*parts, **keywords)
+        yield
     except ValueError as error:
         raise config.ConfigError(str(error)) from error
 
