@@ -15,7 +15,7 @@ from .sim import Sim
 TIMESTEP = 0.005  # s
 _COLUMNS = [0, 3, 6, 1, 4, 7]  # of a rotation matrix, row by row: its first two columns
 _ARM = len(arm.JOINTS) + 2  # positions of the arm and its fingers in qpos; objects follow
-LOW, HIGH = (0.22, -0.29, 0.012), (0.60, 0.29, 0.34)  # m: where the tool may go
+LOW, HIGH = (0.22, -0.29, 0.018), (0.60, 0.29, 0.30)  # m: where the tool may go
 _ORDERS = {  # by count, then by which is first
     k: np.array([[i, *(j for j in range(k) if j != i)] for i in range(k)]) for k in (2, 3)
 }

@@ -104,7 +104,8 @@ class Push(Task):
 
     def success(self, sim: Sim) -> np.ndarray:
         _, thing, spot = _named(sim)
-        return distance(thing[:, :2], spot[:, :2]) < 0.03
+        down = thing[:, 2] < _HALF + 0.01  # held above the disc, it is not there
+        return (distance(thing[:, :2], spot[:, :2]) < 0.03) & down
 
     def expert(self, sim: Sim) -> np.ndarray:
         """Gets behind the object, seen from the disc, and pushes along the line between them."""

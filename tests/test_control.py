@@ -79,13 +79,6 @@ def commanded(env):
     return env.sim.mocap_pos[:, 0]
 
 
-LOOSE = pytest.mark.xfail(
-    reason="bounds reach 3 mm into the table, and at their far upper corners beyond the arm",
-    strict=True,
-)
-
-
-@LOOSE
 @pytest.mark.parametrize("name", TABLETOP)
 def test_the_tool_stays_in_its_bounds_and_looks_down_whatever_is_done(name):
     env = BatchEnv(name, 64)
@@ -108,7 +101,6 @@ def test_the_tool_stays_in_its_bounds_and_looks_down_whatever_is_done(name):
     assert np.max(tilted) < (3 if name == "Reach" else 20)  # objects can be leant upon
 
 
-@LOOSE
 def test_a_slow_tool_does_not_leave_its_bounds():
     """At a quarter of the largest step momentum carries the tool less than 4 mm too far."""
     env = BatchEnv("Reach", 26)
@@ -124,7 +116,6 @@ def test_a_slow_tool_does_not_leave_its_bounds():
     assert reached.max() < 2e-3
 
 
-@LOOSE
 def test_every_corner_of_the_bounds_is_in_reach():
     env = BatchEnv("Reach", 8)
     env.reset(seed=0)
@@ -136,7 +127,6 @@ def test_every_corner_of_the_bounds_is_in_reach():
     assert tilt(env).max() < 0.5
 
 
-@LOOSE
 def test_the_lowest_command_leaves_the_fingers_above_the_table():
     env = BatchEnv("Reach", 1)
     env.reset(seed=0)
