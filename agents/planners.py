@@ -183,9 +183,17 @@ class Prior(Policy):
         return self.model.propose(moment.belief, None), moment.mean
 
 
+_CACHED = 1024  # candidates whose activations stay in a CPU's cache; more are taken row by row
+
+
 def _returns(model: WorldModel, belief: Belief, plans: Tensor, rng: torch.Generator) -> Tensor:
     """Returns what `evaluate` does, for a belief that has a row per plan."""
     n, k, h, nu = plans.shape
+    if n > 1 and plans.device.type == "cpu" and n * k > _CACHED:
+        parts = ({b: v[i * k : (i + 1) * k] for b, v in belief.items()} for i in range(n))
+        return torch.cat(
+            [_returns(model, part, plans[i : i + 1], rng) for i, part in enumerate(parts)]
+        )
     total = torch.zeros(n * k, device=plans.device)
     weight = torch.ones(n * k, device=plans.device)
     for t in range(h):

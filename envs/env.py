@@ -173,9 +173,9 @@ class BatchEnv(VectorEnv):
             )
         if not self._last:
             raise RuntimeError("step() comes after reset(); call reset() first")
-        run = ~due
-        reward, terminated = self._advance(action, run)
-        if due.any():
+        reset = due.any()
+        reward, terminated = self._advance(action, ~due)
+        if reset:
             rows = np.flatnonzero(due)
             self._episode[rows] += 1
             self._begin(rows)
@@ -201,10 +201,14 @@ class BatchEnv(VectorEnv):
             if not run.any():
                 break
             task.control.apply(sim, action)
-            sim.step(self._substeps, None if run.all() else run)
+            whole = run.all()
+            sim.step(self._substeps, None if whole else run)
             self._age += run
-            fault = sim.diverged() & run
+            fault = sim.diverged()
             reward = task.success(sim).astype(float) if self._sparse else task.reward(sim)
+            if whole and self.action_repeat == 1 and not fault.any():
+                return reward, task.terminated(sim)  # what follows, where no row is apart
+            fault = fault & run
             total += np.where(run & ~fault, reward, 0.0)
             self._fault |= fault
             ended |= run & (task.terminated(sim) | fault)
