@@ -27,7 +27,8 @@ class Tilted(WorldModel):
         return belief, pay, torch.ones(len(action))
 
     def propose(self, belief, rng):
-        return torch.rand(len(belief["x"]), 2, generator=rng)
+        mode = belief["x"][:, :2].tanh()
+        return mode if rng is None else mode + torch.rand(mode.shape, generator=rng)
 
     def update(self, batch):
         return {}
@@ -47,8 +48,9 @@ def steps(x, first=True):
     return {"x": x, "first": np.full(len(x), first)}
 
 
-@ALL
-def test_a_seed_names_the_actions(agent):
+@pytest.mark.parametrize("name", ["mppi", "cem", "shooting"])
+def test_a_seed_names_the_actions(name):
+    agent = AGENTS[name]
     x = np.zeros((2, 3))
     one, carry = agent.act(steps(x), agent.start(np.array([1, 2])))
     same, _ = agent.act(steps(x), agent.start(np.array([1, 2])))
@@ -57,6 +59,14 @@ def test_a_seed_names_the_actions(agent):
     assert not np.array_equal(one[0], other[0]) and not np.array_equal(one[0], one[1])
     later, _ = agent.act(steps(x), carry)  # an episode that begins anew, not one that repeats
     assert not np.array_equal(one, later)
+
+
+def test_the_prior_acts_by_its_mode_whatever_the_seed():
+    x = np.array([[0.3, -0.2, 0.0], [0.1, 0.0, 0.5]])
+    ours, _ = AGENTS["prior"].act(steps(x), AGENTS["prior"].start(np.array([1, 2])))
+    theirs, _ = AGENTS["prior"].act(steps(x), AGENTS["prior"].start(np.array([3, 4])))
+    assert np.array_equal(ours, theirs)
+    assert np.allclose(ours, np.tanh(x[:, :2]), atol=1e-6)
 
 
 @ALL
