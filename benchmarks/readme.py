@@ -42,7 +42,7 @@ def vector_env() -> list[str]:
     """Returns what the environment costs over the bare engine."""
     found = results("vector_env")
     lines = [
-        f"- PickPlace, {r['rows']} rows: **{r['env_steps_per_s']:,}** env steps/s, "
+        f"- PickPlace, rows = {r['rows']}: **{r['env_steps_per_s']:,}** env steps/s, "
         f"**{r['share_of_bare']}** of bare `mujoco.batch.Batch.step` under the same controls"
         for r in found["step"]
     ]

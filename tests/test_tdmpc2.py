@@ -450,3 +450,13 @@ def test_fused_and_plain_paths_learn_the_same(monkeypatch):
             plain = two.update(windows(two, seed=seed))
         for key, value in fused.items():
             torch.testing.assert_close(plain[key], value, rtol=2e-4, atol=1e-5)
+
+
+def test_without_a_stream_the_policy_proposes_its_mode():
+    model = small()
+    belief = {"z": torch.softmax(torch.randn(5, model.latent, generator=generator()), -1)}
+    mode = model.propose(belief, None)
+    assert torch.equal(mode, model.propose(belief, None))
+    mean = model.policy(belief["z"]).chunk(2, -1)[0]
+    torch.testing.assert_close(mode, mean.tanh().detach())
+    assert not torch.equal(mode, model.propose(belief, generator()))
