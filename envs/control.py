@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 from abc import ABC, abstractmethod
 
 import mujoco
 import numpy as np
 
 from ..robots.action import ActionSpec, Component
+from ..robots.body import Body
+from .ik import Ik, Tool, product, quaternion, rotation, turning
 from .sim import Sim
+
+LOW, HIGH = (0.22, -0.29, 0.018), (0.60, 0.29, 0.30)  # m: where a tool may go over a table
 
 
 class Control(ABC):
@@ -18,12 +23,23 @@ class Control(ABC):
     def spec(self, model: mujoco.MjModel, rate: float) -> ActionSpec:
         """Returns what each action component means on this model at `rate` Hz."""
 
+    def prepare(self, spec: mujoco.MjSpec) -> None:  # noqa: B027 (most take the body as it is)
+        """Changes the actuators of a scene that is not compiled yet."""
+
     def start(self, sim: Sim, rows: np.ndarray) -> None:  # noqa: B027 (most have nothing to start)
         """Prepares the rows (sorted ints) after a reset, when their derived fields are fresh."""
 
     @abstractmethod
     def apply(self, sim: Sim, action: np.ndarray) -> None:
         """Turns actions `(n, nu)` in [-1, 1] into the rows' controls; derived fields are fresh."""
+
+    def aim(self, sim: Sim, goal: np.ndarray, jaws, speed: float = 1.0) -> np.ndarray | None:
+        """Returns actions `(n, nu)` that lead the tool towards `goal` (n, 3) in m, or None.
+
+        jaws: -1 closed to 1 open, a number or `(n,)`; speed: the share of the fastest that is used.
+        What a scripted expert is made of; None where this control cannot say.
+        """
+        return None
 
 
 class Direct(Control):
@@ -48,67 +64,230 @@ class DeltaPosition(Control):
     """Moves a tool that points straight down: (x, y, z) steps in the base frame, and the jaws.
 
     The commanded tool position is a mocap body, `command`, that each action moves by up to
-    `step` m; joint targets follow it by damped least squares on the tool's Jacobian, one step a
-    call, closed on the measured pose. Actions that lead out of `[low, high]`, or further than
-    `lead` m ahead of the tool, stop there.
-
-    Source: damped least squares, Buss 2004, "Introduction to inverse kinematics", eq. 11.
+    `step` m; joint targets follow it by inverse kinematics, closed on the measured pose. Actions
+    that lead out of `[low, high]`, or further than `lead` m ahead of the tool, stop there. An arm
+    of five joints points down as well as it can.
     """
 
-    def __init__(self, joints, gripper, opening, low, high, step=0.04, lead=0.08, damping=0.02):
-        self.joints, self.gripper, self.opening = tuple(joints), gripper, opening
+    def __init__(self, body: Body, prefix="", low=LOW, high=HIGH, step=0.04, lead=0.08):
+        self.ik = Ik(body, prefix)
         self.low, self.high = np.asarray(low, float), np.asarray(high, float)
         self.step, self.lead = step, lead
-        self._ridge = damping**2 * np.eye(6)
 
     def spec(self, model: mujoco.MjModel, rate: float) -> ActionSpec:
-        half = self.opening / 2
         axes = tuple(Component(axis, "base", "m", self.step) for axis in "xyz")
-        return ActionSpec((*axes, Component("gripper", "tool", "m", half, half)), rate)
+        return ActionSpec((*axes, _jaws(self.ik, model)), rate)
 
     def start(self, sim: Sim, rows: np.ndarray) -> None:
-        sim.mocap_pos[rows, 0] = sim.site("tcp")[rows]
-        sim.ctrl[rows, : len(self.joints)] = sim.qpos[rows, : len(self.joints)]
-        sim.ctrl[rows, len(self.joints)] = sim.qpos[rows, len(self.joints)]
+        _hold(self.ik, sim, rows)
 
     def apply(self, sim: Sim, action: np.ndarray) -> None:
-        k = len(self.joints)
-        tip, command = sim.site("tcp"), sim.mocap_pos[:, 0]
-        ahead = _clip(command - tip + self.step * action[:, :3], -self.lead, self.lead)
-        goal = _clip(tip + ahead, self.low, self.high)
-        command[:] = goal
-        jacobian = self._jacobian(sim, tip)
-        error = np.empty((sim.n, 6))
-        error[:, :3] = goal - tip
-        self._tilt(sim, error[:, 3:])
-        square = jacobian.transpose(0, 2, 1) @ jacobian + self._ridge  # rows are joints: J^T
-        push = np.linalg.solve(square, error[..., None])
-        target = sim.qpos[:, :k] + (jacobian @ push)[..., 0]
-        sim.ctrl[:, :k] = _clip(target, sim.ctrl_low[:k], sim.ctrl_high[:k])
-        sim.ctrl[:, k] = self.opening / 2 * (1 + action[:, 3])
+        tool = self.ik.tool(sim)
+        ahead = _clip(tool.goal - tool.tip + self.step * action[:, :3], -self.lead, self.lead)
+        goal = _clip(tool.tip + ahead, self.low, self.high)
+        tool.goal[:] = goal
+        tool.ctrl[:] = self.ik.solve(tool, goal)
+        _grip(self.ik.body, tool, action[:, 3])
 
-    def _jacobian(self, sim: Sim, tip: np.ndarray) -> np.ndarray:
-        """Returns d(position, rotation)/d(joint) of the tool, `(n, joints, 6)`, hinges only."""
-        k = len(self.joints)
-        axis = sim.xaxis[:, :k]
-        arm = tip[:, None] - sim.xanchor[:, :k]
-        out = np.empty((sim.n, k, 6))
-        a0, a1, a2 = axis[..., 0], axis[..., 1], axis[..., 2]
-        r0, r1, r2 = arm[..., 0], arm[..., 1], arm[..., 2]
-        out[..., 0] = a1 * r2 - a2 * r1
-        out[..., 1] = a2 * r0 - a0 * r2
-        out[..., 2] = a0 * r1 - a1 * r0
-        out[..., 3:] = axis
+    def aim(self, sim: Sim, goal: np.ndarray, jaws, speed: float = 1.0) -> np.ndarray:
+        out = np.empty((sim.n, 4))
+        out[:, :3] = np.clip((goal - self.ik.tool(sim).goal) / self.step, -speed, speed)
+        out[:, 3] = jaws
         return out
 
-    def _tilt(self, sim: Sim, out: np.ndarray) -> None:
-        """Writes the small rotation `(n, 3)` in rad that turns the tool to down, jaws along y."""
-        # Half the sum of (axis now x axis wanted); wanted columns are (-1,0,0), (0,1,0), (0,0,-1).
-        now = sim.turn("tcp")
-        out[:, 0] = -now[:, 7] - now[:, 5]
-        out[:, 1] = -now[:, 6] + now[:, 2]
-        out[:, 2] = now[:, 3] + now[:, 1]
-        out *= 0.5
+
+class DeltaPose(Control):
+    """Moves and turns a tool: steps (x, y, z) in m and a rotation vector in rad, base frame; jaws.
+
+    Commanded place and direction are the mocap body `command`; the direction may lead the tool's
+    by up to `lead_turn` rad. Otherwise as DeltaPosition.
+    """
+
+    def __init__(self, body: Body, prefix="", low=LOW, high=HIGH, step=0.04, lead=0.08, turn=0.2):
+        self.ik = Ik(body, prefix)
+        self.low, self.high = np.asarray(low, float), np.asarray(high, float)
+        self.step, self.lead, self.turn, self.lead_turn = step, lead, turn, 2 * turn
+
+    def spec(self, model: mujoco.MjModel, rate: float) -> ActionSpec:
+        axes = tuple(Component(axis, "base", "m", self.step) for axis in "xyz")
+        turns = tuple(Component(f"turn_{axis}", "base", "rad", self.turn) for axis in "xyz")
+        return ActionSpec((*axes, *turns, _jaws(self.ik, model)), rate)
+
+    def start(self, sim: Sim, rows: np.ndarray) -> None:
+        _hold(self.ik, sim, rows)
+        tool = self.ik.tool(sim)
+        for i in rows.tolist():
+            mujoco.mju_mat2Quat(out := np.empty(4), tool.turn[i])
+            tool.heading[i] = out
+
+    def apply(self, sim: Sim, action: np.ndarray) -> None:
+        tool = self.ik.tool(sim)
+        ahead = _clip(tool.goal - tool.tip + self.step * action[:, :3], -self.lead, self.lead)
+        goal = _clip(tool.tip + ahead, self.low, self.high)
+        heading = product(quaternion(self.turn * action[:, 3:6]), tool.heading)
+        heading /= np.sqrt(np.einsum("ij,ij->i", heading, heading))[:, None]
+        gap = turning(tool.turn.reshape(-1, 3, 3), rotation(heading))
+        far = np.einsum("ij,ij->i", gap, gap) > np.sin(self.lead_turn) ** 2
+        tool.heading[:] = np.where(far[:, None], tool.heading, heading)
+        tool.goal[:] = goal
+        tool.ctrl[:] = self.ik.solve(tool, goal, rotation(tool.heading))
+        _grip(self.ik.body, tool, action[:, 6])
+
+    def aim(self, sim: Sim, goal: np.ndarray, jaws, speed: float = 1.0) -> np.ndarray:
+        out = np.zeros((sim.n, 7))
+        out[:, :3] = np.clip((goal - self.ik.tool(sim).goal) / self.step, -speed, speed)
+        out[:, 6] = jaws
+        return out
+
+
+class JointPosition(Control):
+    """Each component is a joint's target position, scaled to the joint's range; then the jaws."""
+
+    def __init__(self, body: Body, prefix="", lead=0.08):
+        self.ik, self.lead = Ik(body, prefix), lead
+
+    def spec(self, model: mujoco.MjModel, rate: float) -> ActionSpec:
+        out = []
+        for name in self.ik.body.joints:
+            low, high = model.actuator(self.ik.prefix + name).ctrlrange
+            out.append(Component(name, "joint", "rad", (high - low) / 2, (high + low) / 2))
+        return ActionSpec((*out, _jaws(self.ik, model)), rate)
+
+    def start(self, sim: Sim, rows: np.ndarray) -> None:
+        _hold(self.ik, sim, rows)
+
+    def apply(self, sim: Sim, action: np.ndarray) -> None:
+        tool = self.ik.tool(sim)
+        tool.goal[:] = tool.tip
+        tool.ctrl[:] = (tool.high + tool.low) / 2 + (tool.high - tool.low) / 2 * action[:, :-1]
+        _grip(self.ik.body, tool, action[:, -1])
+
+    def aim(self, sim: Sim, goal: np.ndarray, jaws, speed: float = 1.0) -> np.ndarray:
+        target = _towards(self.ik, sim, goal, speed * self.lead)
+        tool = self.ik.tool(sim)
+        out = np.empty((sim.n, target.shape[1] + 1))
+        out[:, :-1] = (target - (tool.high + tool.low) / 2) / ((tool.high - tool.low) / 2)
+        out[:, -1] = jaws
+        return out
+
+
+class JointVelocity(Control):
+    """Each component is a joint's velocity, up to `share` of its limit; then the jaws.
+
+    The servos' targets move at these velocities, no further than `lead` rad ahead of the joints.
+    """
+
+    def __init__(self, body: Body, dt: float, prefix="", share=0.5, lead=0.25):
+        self.ik, self.dt, self.lead = Ik(body, prefix), dt, lead
+        self.velocity = share * np.array(body.velocity)
+
+    def spec(self, model: mujoco.MjModel, rate: float) -> ActionSpec:
+        joints = zip(self.ik.body.joints, self.velocity.tolist(), strict=True)
+        out = tuple(Component(name, "joint", "rad/s", limit) for name, limit in joints)
+        return ActionSpec((*out, _jaws(self.ik, model)), rate)
+
+    def start(self, sim: Sim, rows: np.ndarray) -> None:
+        _hold(self.ik, sim, rows)
+
+    def apply(self, sim: Sim, action: np.ndarray) -> None:
+        tool = self.ik.tool(sim)
+        tool.goal[:] = tool.tip
+        target = tool.ctrl + self.dt * self.velocity * action[:, :-1]
+        target = _clip(target, tool.q - self.lead, tool.q + self.lead)
+        tool.ctrl[:] = _clip(target, tool.low, tool.high)
+        _grip(self.ik.body, tool, action[:, -1])
+
+    def aim(self, sim: Sim, goal: np.ndarray, jaws, speed: float = 1.0) -> np.ndarray:
+        target = _towards(self.ik, sim, goal, 0.08 * speed)
+        out = np.empty((sim.n, target.shape[1] + 1))
+        rate = (target - self.ik.tool(sim).ctrl) / (self.dt * self.velocity)
+        # one factor for all joints: the tool keeps its direction
+        out[:, :-1] = rate / np.maximum(np.abs(rate).max(1, keepdims=True), 1.0)
+        out[:, -1] = jaws
+        return out
+
+
+class Torque(Control):
+    """Each component is a joint's torque, up to its limit, beside gravity's; then the jaws.
+
+    No expert: at the rate of actions a torque held constant follows no script.
+    """
+
+    def __init__(self, body: Body, prefix=""):
+        self.ik = Ik(body, prefix)
+        self.effort = np.array(body.effort)
+
+    def prepare(self, spec: mujoco.MjSpec) -> None:
+        for name, limit in zip(self.ik.body.joints, self.effort.tolist(), strict=True):
+            actuator = spec.actuator(self.ik.prefix + name)
+            actuator.set_to_motor()
+            actuator.ctrlrange = actuator.forcerange = (-limit, limit)
+
+    def spec(self, model: mujoco.MjModel, rate: float) -> ActionSpec:
+        joints = zip(self.ik.body.joints, self.effort.tolist(), strict=True)
+        out = tuple(Component(name, "joint", "Nm", limit) for name, limit in joints)
+        return ActionSpec((*out, _jaws(self.ik, model)), rate)
+
+    def start(self, sim: Sim, rows: np.ndarray) -> None:
+        tool = self.ik.tool(sim)
+        tool.goal[rows], tool.ctrl[rows] = tool.tip[rows], 0
+        tool.jaws[rows] = self.ik.body.jaws[1]
+
+    def apply(self, sim: Sim, action: np.ndarray) -> None:
+        tool = self.ik.tool(sim)
+        tool.goal[:] = tool.tip
+        tool.ctrl[:] = self.effort * action[:, :-1]
+        _grip(self.ik.body, tool, action[:, -1])
+
+
+CONTROLS = ("delta_position", "delta_pose", "joint_position", "joint_velocity", "torque")
+
+
+def make(name: str, body: Body, dt: float, prefix: str = "") -> Control:
+    """Returns the control of an arm called `name`, for actions every `dt` s.
+
+    Raises ValueError with the nearest name if there is none.
+    """
+    match name:
+        case "delta_position":
+            return DeltaPosition(body, prefix)
+        case "delta_pose":
+            return DeltaPose(body, prefix)
+        case "joint_position":
+            return JointPosition(body, prefix)
+        case "joint_velocity":
+            return JointVelocity(body, dt, prefix)
+        case "torque":
+            return Torque(body, prefix)
+    near = difflib.get_close_matches(str(name), CONTROLS, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(CONTROLS)}"
+    raise ValueError(f"no control {name!r}; {hint}")
+
+
+def _towards(ik: Ik, sim: Sim, goal: np.ndarray, reach: float) -> np.ndarray:
+    """Returns joint targets `(n, k)` for a place at most `reach` m from the tool, towards goal."""
+    tool = ik.tool(sim)
+    return ik.solve(tool, tool.tip + np.clip(goal - tool.tip, -reach, reach))
+
+
+def _hold(ik: Ik, sim: Sim, rows: np.ndarray) -> None:
+    """Tells the servos to stay where the joints are, jaws open."""
+    tool = ik.tool(sim)
+    tool.goal[rows] = tool.tip[rows]
+    tool.ctrl[rows] = tool.q[rows]
+    tool.jaws[rows] = tool.finger[rows]
+
+
+def _jaws(ik: Ik, model: mujoco.MjModel) -> Component:
+    closed, opened = ik.body.jaws
+    joint = model.actuator(ik.prefix + "gripper").trnid[0]
+    unit = "m" if int(model.jnt_type[joint]) == int(mujoco.mjtJoint.mjJNT_SLIDE) else "rad"
+    return Component("gripper", "tool", unit, (opened - closed) / 2, (opened + closed) / 2)
+
+
+def _grip(body: Body, tool: Tool, action: np.ndarray) -> None:
+    closed, opened = body.jaws
+    tool.jaws[:] = (opened - closed) / 2 * (1 + action) + closed
 
 
 def _clip(x: np.ndarray, low, high) -> np.ndarray:

@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from .. import registry
+from ..robots.body import Body
 from . import language
 from .rows import masked, spread, where
 from .sim import Sim
@@ -33,7 +34,9 @@ class BatchEnv(VectorEnv):
     mean. Infos hold `success`, `is_success`, `instruction`, `time` (s), `fault` ("" or "physics")
     and, when asked for, `label/<key>` and `physics` (n, nphysics) float64, the whole row.
 
-    task: a Task or its registered name. reward: "dense" in [0, 1] or "sparse" (success, 0 or 1).
+    task: a Task or its registered name. robot, control: of a task with a choice of arms, their
+    names (a user's own arm is a Body), default the task's first and "delta_position".
+    reward: "dense" in [0, 1] or "sparse" (success, 0 or 1).
     size: (H, W) of camera images. action_repeat: control steps an action lasts; rewards are summed.
     max_episode_steps: control steps, default the task's limit, -1 for none.
 
@@ -47,6 +50,8 @@ class BatchEnv(VectorEnv):
         task: Task | str,
         num_envs: int = 1,
         *,
+        robot: str | Body | None = None,
+        control: str | None = None,
         nthread: int = 0,
         cameras: tuple[str, ...] = (),
         size: tuple[int, int] = (64, 64),
@@ -58,7 +63,7 @@ class BatchEnv(VectorEnv):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
     ):
-        self.task = registry.load("envs", task)() if isinstance(task, str) else task
+        self.task = make_task(task, robot, control)
         if reward not in REWARDS:
             raise ValueError(f"no reward {reward!r}; there are {', '.join(REWARDS)}")
         if num_envs < 1 or action_repeat < 1:
@@ -79,7 +84,9 @@ class BatchEnv(VectorEnv):
         if max_episode_steps is None:
             max_episode_steps = round(self.task.time_limit / self.task.control_dt)
         self._limit = np.inf if max_episode_steps < 0 else max_episode_steps
-        self.model = self.task.spec().compile()
+        spec = self.task.spec()
+        self.task.control.prepare(spec)
+        self.model = spec.compile()
         self.sim = Sim(self.model, num_envs, nthread)
         self._substeps = self.sim.substeps(self.task.control_dt)
         self.action_spec = self.task.control.spec(self.model, 1 / self.task.control_dt)
@@ -427,3 +434,15 @@ class BatchEnv(VectorEnv):
         if self._picture is None:
             return None
         return tuple(self._picture.render()[f"rgb/{self.task.camera}"])
+
+
+def make_task(task: Task | str, robot: str | Body | None, control: str | None) -> Task:
+    """Returns the task called `task` for this arm and control, or `task` itself if it is one.
+
+    Raises UnknownName for an unknown name and ValueError for a choice that the task does not have.
+    """
+    if isinstance(task, str):
+        return registry.load("envs", task)(robot, control)
+    if robot or control:
+        raise ValueError("robot= and control= go with a task's name; this Task has its own already")
+    return task

@@ -21,15 +21,15 @@ class Reach(Task):
 
     control_dt = 0.1
     time_limit = 5.0
-    control = scene.CONTROL
+    robots = scene.ARMS
     camera = "front"
     subtasks = ("approach", "hold")
 
     def spec(self) -> mujoco.MjSpec:
-        s = scene.tabletop(memory=6)
+        s = scene.tabletop(self.body, memory=6)
         for shape in _SHAPES:
             scene.add_marker(s, shape, shape, 0.02)
-        return scene.finish(s)
+        return scene.finish(s, self.body)
 
     def reset(self, sim: Sim, i: int, rng: np.random.Generator) -> None:
         points = scene.scatter(rng, 3, (0.28, -0.22, 0.05), (0.52, 0.22, 0.30), apart=0.12)
@@ -53,7 +53,7 @@ class Reach(Task):
         places = sim.mocap_pos[:, 1:4][sim.rows[:, None], markers]
         seen = places - sim.site("tcp")[:, None]
         return {
-            "proprio": scene.proprio(sim),
+            "proprio": scene.proprio(sim, self.body),
             "objects": np.concatenate([places, seen], 2).reshape(sim.n, -1),
         }
 
@@ -64,8 +64,8 @@ class Reach(Task):
     def success(self, sim: Sim) -> np.ndarray:
         return distance(sim.site("tcp"), self._goal(sim)) < 0.04
 
-    def expert(self, sim: Sim) -> np.ndarray:
-        return scene.towards(sim, self._goal(sim), jaws=1.0)
+    def expert(self, sim: Sim) -> np.ndarray | None:
+        return self.control.aim(sim, self._goal(sim), jaws=1.0)
 
     def label(self, sim: Sim) -> dict[str, np.ndarray]:
         near = self.success(sim)

@@ -1,4 +1,4 @@
-"""Scene: a table, a light, a camera and the arm, and the things that tasks put on the table."""
+"""Scene: a table, a light, a camera and an arm, and the things that tasks put on the table."""
 
 from __future__ import annotations
 
@@ -7,30 +7,29 @@ import math
 import mujoco
 import numpy as np
 
-from ..robots import arm
-from .control import DeltaPosition
+from ..robots.body import Body
+from .control import HIGH, LOW  # noqa: F401 (where the tool may go, of the scene's own)
 from .language import RGBA
 from .sim import Sim
 
 TIMESTEP = 0.005  # s
 _COLUMNS = [0, 3, 6, 1, 4, 7]  # of a rotation matrix, row by row: its first two columns
-_ARM = len(arm.JOINTS) + 2  # positions of the arm and its fingers in qpos; objects follow
-LOW, HIGH = (0.22, -0.29, 0.018), (0.60, 0.29, 0.30)  # m: where the tool may go
+ARMS = ("arm", "so101", "ur5e", "ur10e", "panda", "fr3")  # those that do what tabletop tasks ask
 _ORDERS = {  # by count, then by which is first
     k: np.array([[i, *(j for j in range(k) if j != i)] for i in range(k)]) for k in (2, 3)
 }
 _G, _T, _B = mujoco.mjtGeom, mujoco.mjtTexture, mujoco.mjtBuiltin
 _SHAPE = {"ball": _G.mjGEOM_SPHERE, "cube": _G.mjGEOM_BOX, "cylinder": _G.mjGEOM_CYLINDER}
-CONTROL = DeltaPosition(arm.JOINTS, "gripper", arm.OPENING, LOW, HIGH)  # of tabletop tasks
 
 
-def tabletop(memory: int) -> mujoco.MjSpec:
-    """Returns the arm at the origin of a table whose top is z = 0, with `memory` userdata numbers.
+def tabletop(body: Body, memory: int) -> mujoco.MjSpec:
+    """Returns an arm at a table whose top is z = 0, with `memory` userdata numbers.
 
-    Mocap body 0 is `command`, the tool's goal; cameras are `front` and `wrist`. Call `finish`
-    after adding things.
+    Mocap body 0 is `command`, the tool's goal; cameras are `front` and `wrist`. Add furniture
+    (what has joints of its own) before objects, and call `finish` last.
     """
-    s = arm.spec()
+    s = body.spec()
+    s.body("base").pos = body.mount
     s.option.timestep = TIMESTEP
     s.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     s.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
@@ -104,12 +103,12 @@ def add_object(s: mujoco.MjSpec, name: str, shape: str, size: float, mass: float
         )  # fmt: skip
 
 
-def finish(s: mujoco.MjSpec) -> mujoco.MjSpec:
+def finish(s: mujoco.MjSpec, body: Body) -> mujoco.MjSpec:
     """Returns the spec with its first keyframe: the arm at home, the things where they were put."""
     model = s.compile()
     data = mujoco.MjData(model)
-    data.qpos[: len(arm.home())] = arm.home()
-    ctrl = [*arm.HOME, arm.OPENING]
+    data.qpos[: len(body.home)] = body.home
+    ctrl = [*body.home[: len(body.joints)], body.jaws[1], *[0] * (model.nu - len(body.joints) - 1)]
     s.add_key(
         name="home",
         qpos=data.qpos,
@@ -140,12 +139,23 @@ def paint(sim: Sim, i: int, names: tuple[str, ...], colours: np.ndarray) -> None
         rgba[i, sim.model.geom(name).id] = RGBA[int(colour)]
 
 
-def proprio(sim: Sim) -> np.ndarray:
-    """Returns the arm's own senses `(n, 22)`: joint positions (8; rad, m), velocities (8; /s),
-    tool position (3; m), and how far the commanded position is ahead of it (3; m)."""
-    tip = sim.site("tcp")
+def proprio(sim: Sim, body: Body) -> np.ndarray:
+    """Returns the arm's own senses `(n, 2 joints + 6)`: joint positions (rad, jaws m or rad),
+    velocities (/s), tool position (3; m), and how far the command is ahead of it (3; m)."""
+    tip, k = sim.site("tcp"), len(body.home)
     ahead = sim.mocap_pos[:, 0] - tip
-    return np.concatenate([sim.qpos[:, :_ARM], sim.qvel[:, :_ARM], tip, ahead], 1)
+    return np.concatenate([sim.qpos[:, :k], sim.qvel[:, :k], tip, ahead], 1)
+
+
+def _free(sim: Sim) -> tuple[slice, slice, slice]:
+    """Returns where the free objects are in qpos, qvel and among bodies: one block in each."""
+    m = sim.model
+    free = np.flatnonzero(m.jnt_type == int(mujoco.mjtJoint.mjJNT_FREE))
+    if not len(free):
+        return slice(0, 0), slice(0, 0), slice(0, 0)
+    q, v, b = (int(x[free[0]]) for x in (m.jnt_qposadr, m.jnt_dofadr, m.jnt_bodyid))
+    k = len(free)
+    return slice(q, q + 7 * k), slice(v, v + 6 * k), slice(b, b + k)
 
 
 def objects(sim: Sim) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -154,14 +164,16 @@ def objects(sim: Sim) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Shapes `(n, objects, 3)`, `(n, objects, 6)` (the first two columns of the rotation matrix),
     `(n, objects, 3)`, in the order they were added.
     """
-    q = sim.qpos[:, _ARM:].reshape(sim.n, -1, 7)
-    v = sim.qvel[:, _ARM:].reshape(sim.n, -1, 6)
-    return q[..., :3], sim.xmat[:, -q.shape[1] :, _COLUMNS], v[..., :3]
+    places, speeds, bodies = sim.once("free", lambda: _free(sim))
+    q = sim.qpos[:, places].reshape(sim.n, -1, 7)
+    v = sim.qvel[:, speeds].reshape(sim.n, -1, 6)
+    return q[..., :3], sim.xmat[:, bodies, _COLUMNS], v[..., :3]
 
 
 def place(sim: Sim, i: int, which: int, xy: np.ndarray, yaw: float) -> None:
     """Puts row i's object number `which` on the table, at rest, turned by yaw (rad)."""
-    q = sim.qpos[i, _ARM + 7 * which :]
+    start = sim.once("free", lambda: _free(sim))[0].start
+    q = sim.qpos[i, start + 7 * which :]
     q[:2] = xy
     q[3], q[6] = math.cos(yaw / 2), math.sin(yaw / 2)
 
@@ -173,9 +185,26 @@ def weigh(sim: Sim, i: int, name: str, factor: float) -> None:
     sim.vary("body_inertia")[i, body] = sim.model.body_inertia[body] * factor
 
 
+def _touch(sim: Sim) -> slice:
+    """Returns where the objects' touch sensors are in the readings: one block."""
+    at = [
+        int(sim.model.sensor_adr[k])
+        for k in range(sim.model.nsensor)
+        if sim.model.sensor(k).name.startswith(("left-", "right-"))
+    ]
+    return slice(min(at), max(at) + 1) if at else slice(0, 0)
+
+
 def touched(sim: Sim) -> np.ndarray:
     """Returns `(n, objects, 2)` bool: which fingers (left, right) touch which object."""
-    return (sim.sensordata > 0).reshape(sim.n, -1, 2)
+    found = sim.sensordata[:, sim.once("touch", lambda: _touch(sim))]
+    return (found > 0).reshape(sim.n, -1, 2)
+
+
+def opening(sim: Sim, body: Body) -> np.ndarray:
+    """Returns how far the jaws are open `(n,)`, 0 closed to 1 open, by the first jaw's joint."""
+    closed, opened = body.jaws
+    return (sim.qpos[:, len(body.joints)] - closed) / (opened - closed)
 
 
 def pick(sim: Sim, stack: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -186,14 +215,3 @@ def pick(sim: Sim, stack: np.ndarray, index: np.ndarray) -> np.ndarray:
 def order(first: np.ndarray, count: int) -> np.ndarray:
     """Returns indices `(n, count)`: first[i], then the other things in their own order (2 or 3)."""
     return _ORDERS[count][first]
-
-
-def towards(sim: Sim, goal: np.ndarray, jaws: np.ndarray | float, speed: float = 1.0) -> np.ndarray:
-    """Returns actions `(n, 4)` that lead the commanded tool position to `goal` (n, 3), in m.
-
-    jaws: -1 closed to 1 open; speed: the share of the largest step that is used.
-    """
-    out = np.empty((sim.n, 4))
-    out[:, :3] = np.clip((goal - sim.mocap_pos[:, 0]) / CONTROL.step, -speed, speed)
-    out[:, 3] = jaws
-    return out

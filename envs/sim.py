@@ -47,6 +47,7 @@ class Sim:
         self._warning = self.batch.warning
         self._sealed = False
         self._views: dict[tuple[str, str], np.ndarray] = {}
+        self._once: dict = {}
         self.rows = np.arange(n)
         self.ctrl_low, self.ctrl_high = model.actuator_ctrlrange.T.copy()
 
@@ -66,6 +67,12 @@ class Sim:
                 f"field {name!r} is named for the first time after the first reset and would read "
                 "zeros; name it in every call of the task's method, not only in some branch"
             )
+
+    def once(self, key, make):
+        """Returns make(), called the first time that `key` is asked for: what a model decides."""
+        if key not in self._once:
+            self._once[key] = make()
+        return self._once[key]
 
     def seal(self) -> None:
         """Ends binding: from here on a derived field not yet named raises RuntimeError."""

@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from ..robots.body import Body
 from .env import BatchEnv
 from .rows import single
 from .snapshot import Snapshot
@@ -27,6 +28,8 @@ class Env(gymnasium.Env):
         self,
         task: Task | str,
         *,
+        robot: str | Body | None = None,
+        control: str | None = None,
         nthread: int = 1,
         cameras: tuple[str, ...] = (),
         size: tuple[int, int] = (64, 64),
@@ -38,9 +41,10 @@ class Env(gymnasium.Env):
         render_mode: str | None = None,
     ):
         self.batch = BatchEnv(
-            task, 1, nthread=nthread, cameras=cameras, size=size, reward=reward, physics=physics,
-            labels=labels, action_repeat=action_repeat, max_episode_steps=max_episode_steps,
-            autoreset_mode=AutoresetMode.DISABLED, render_mode=render_mode,
+            task, 1, robot=robot, control=control, nthread=nthread, cameras=cameras, size=size,
+            reward=reward, physics=physics, labels=labels, action_repeat=action_repeat,
+            max_episode_steps=max_episode_steps, autoreset_mode=AutoresetMode.DISABLED,
+            render_mode=render_mode,
         )  # fmt: skip
         self.metadata = {k: v for k, v in self.batch.metadata.items() if k != "autoreset_mode"}
         self.render_mode = render_mode

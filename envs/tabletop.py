@@ -5,6 +5,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
+from ..robots.body import Body
 from . import scene
 from .language import NAMES, refer
 from .rewards import distance, tolerance
@@ -18,13 +19,13 @@ _OBJECT, _DISC = 0, 1  # in userdata; then phrase, form of words, colours of obj
 _HOVER = 0.12  # m above the table: clear of everything on it
 
 
-def _spec() -> mujoco.MjSpec:
-    s = scene.tabletop(memory=8)
+def _spec(body: Body) -> mujoco.MjSpec:
+    s = scene.tabletop(body, memory=8)
     for disc in _DISCS:
         scene.add_disc(s, disc, 0.045)
     for shape in _OBJECTS:
         scene.add_object(s, shape, shape, _HALF, mass=0.1)
-    return scene.finish(s)
+    return scene.finish(s, body)
 
 
 def _reset(sim: Sim, i: int, rng: np.random.Generator, phrases: int) -> None:
@@ -56,7 +57,7 @@ def _named(sim: Sim) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return which, scene.pick(sim, scene.objects(sim)[0], which), spot
 
 
-def _observe(sim: Sim) -> dict[str, np.ndarray]:
+def _observe(sim: Sim, body: Body) -> dict[str, np.ndarray]:
     places, axes, speeds = scene.objects(sim)
     which, disc = sim.userdata[:, _OBJECT].astype(int), sim.userdata[:, _DISC].astype(int)
     rows, tip = sim.rows[:, None], sim.site("tcp")[:, None]
@@ -65,7 +66,7 @@ def _observe(sim: Sim) -> dict[str, np.ndarray]:
     spots = sim.mocap_pos[:, 1:3][rows, scene.order(disc, 2)]
     spots = np.concatenate([spots, spots - things[:, :1, :3]], 2)
     flat = [things.reshape(sim.n, -1), spots.reshape(sim.n, -1)]
-    return {"proprio": scene.proprio(sim), "objects": np.concatenate(flat, 1)}
+    return {"proprio": scene.proprio(sim, body), "objects": np.concatenate(flat, 1)}
 
 
 class Push(Task):
@@ -77,13 +78,13 @@ class Push(Task):
 
     control_dt = 0.1
     time_limit = 10.0
-    control = scene.CONTROL
+    robots = scene.ARMS
     camera = "front"
     subtasks = ("approach", "push", "done")
     phrases = ("push {} to {}", "slide {} onto {}", "move {} over to {}")
 
     def spec(self) -> mujoco.MjSpec:
-        return _spec()
+        return _spec(self.body)
 
     def reset(self, sim: Sim, i: int, rng: np.random.Generator) -> None:
         _reset(sim, i, rng, len(self.phrases))
@@ -92,7 +93,7 @@ class Push(Task):
         return _words(sim, i, self.phrases)
 
     def observe(self, sim: Sim) -> dict[str, np.ndarray]:
-        return _observe(sim)
+        return _observe(sim, self.body)
 
     def reward(self, sim: Sim) -> np.ndarray:
         _, thing, spot = _named(sim)
@@ -107,7 +108,7 @@ class Push(Task):
         down = thing[:, 2] < _HALF + 0.01  # held above the disc, it is not there
         return (distance(thing[:, :2], spot[:, :2]) < 0.03) & down
 
-    def expert(self, sim: Sim) -> np.ndarray:
+    def expert(self, sim: Sim) -> np.ndarray | None:
         """Gets behind the object, seen from the disc, and pushes along the line between them."""
         which, thing, spot = _named(sim)
         other = scene.pick(sim, scene.objects(sim)[0], 1 - which)
@@ -131,7 +132,7 @@ class Push(Task):
         ]
         xy = np.select([c[:, None] for c in case], [tip[:, :2], push, start, tip[:, :2]], start)
         z = np.select(case, [_HOVER, low, low, _HOVER], _HOVER)
-        return scene.towards(sim, np.concatenate([xy, z[:, None]], 1), jaws=-1.0, speed=0.6)
+        return self.control.aim(sim, np.concatenate([xy, z[:, None]], 1), jaws=-1.0, speed=0.6)
 
     def label(self, sim: Sim) -> dict[str, np.ndarray]:
         which, thing, _ = _named(sim)
@@ -153,13 +154,13 @@ class PickPlace(Task):
 
     control_dt = 0.1
     time_limit = 8.0
-    control = scene.CONTROL
+    robots = scene.ARMS
     camera = "front"
     subtasks = ("approach", "grasp", "carry", "done")
     phrases = ("put {} on {}", "pick up {} and place it on {}", "set {} down on {}")
 
     def spec(self) -> mujoco.MjSpec:
-        return _spec()
+        return _spec(self.body)
 
     def reset(self, sim: Sim, i: int, rng: np.random.Generator) -> None:
         _reset(sim, i, rng, len(self.phrases))
@@ -168,7 +169,7 @@ class PickPlace(Task):
         return _words(sim, i, self.phrases)
 
     def observe(self, sim: Sim) -> dict[str, np.ndarray]:
-        return _observe(sim)
+        return _observe(sim, self.body)
 
     def _judge(self, sim: Sim):
         which, thing, spot = _named(sim)
@@ -188,7 +189,7 @@ class PickPlace(Task):
     def success(self, sim: Sim) -> np.ndarray:
         return self._judge(sim)[-1]
 
-    def expert(self, sim: Sim) -> np.ndarray:
+    def expert(self, sim: Sim) -> np.ndarray | None:
         """Hovers, descends, grasps, lifts, carries, lowers and lets go, by what it sees now."""
         thing, spot, grasp, gap, down, _ = self._judge(sim)
         tip = sim.site("tcp")
@@ -199,7 +200,7 @@ class PickPlace(Task):
         carry = tip[:, :2] + spot[:, :2] - thing[:, :2]
         lower = tip[:, 2] + _HALF + 0.001 - thing[:, 2]
         case = [
-            placed & (sim.qpos[:, 6] < 0.03),
+            placed & (scene.opening(sim, self.body) < 0.75),
             placed,
             grasp & at_spot,
             grasp & lifted,
@@ -213,7 +214,7 @@ class PickPlace(Task):
         height = thing[:, 2]
         z = np.select(case, [tip[:, 2], _HOVER, lower, _HOVER, _HOVER, height, height], _HOVER)
         jaws = np.select(case, [1.0, 1.0, -1.0, -1.0, -1.0, -1.0, 1.0], 1.0)
-        return scene.towards(sim, np.concatenate([xy, z[:, None]], 1), jaws, speed=0.6)
+        return self.control.aim(sim, np.concatenate([xy, z[:, None]], 1), jaws, speed=0.6)
 
     def label(self, sim: Sim) -> dict[str, np.ndarray]:
         thing, *_, placed = self._judge(sim)

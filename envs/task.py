@@ -8,6 +8,9 @@ from typing import ClassVar
 import mujoco
 import numpy as np
 
+from ..robots import body as bodies
+from ..robots.body import Body
+from . import control as controls
 from .control import Control
 from .sim import Sim
 
@@ -23,9 +26,24 @@ class Task(ABC):
     version: ClassVar[int] = 0
     control_dt: ClassVar[float]  # s between two actions
     time_limit: ClassVar[float]  # s of an episode
-    control: ClassVar[Control]
+    robots: ClassVar[tuple[str, ...]] = ()  # arms that can do it, the first by default
+    control: Control  # of the class; of the object where there are arms to choose from
     camera: ClassVar[str]  # what render() looks through
     subtasks: ClassVar[tuple[str, ...]] = ()  # names of label "subtask"'s values
+
+    def __init__(self, robot: str | Body | None = None, control: str | None = None):
+        """Takes the arm (a name or a Body) and its control, where the task has a choice of them.
+
+        Raises ValueError where it has none, UnknownName for a name that nothing has.
+        """
+        if self.robots:
+            self.body = bodies.find(robot or self.robots[0])
+            self.control = controls.make(control or "delta_position", self.body, self.control_dt)
+        elif robot or control:
+            raise ValueError(
+                f"{type(self).__name__} has a body and a control of its own; it takes no robot= "
+                f"or control=, got {robot!r} and {control!r}"
+            )
 
     @abstractmethod
     def spec(self) -> mujoco.MjSpec:

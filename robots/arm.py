@@ -9,6 +9,10 @@ JOINTS = ("waist", "shoulder", "elbow", "forearm", "wrist", "tool")
 ACTUATORS = (*JOINTS, "gripper")
 HOME = (0.0, 0.30, 1.98, 0.0, 0.8616, 0.0)  # rad: shoulder + elbow + wrist = pi, the tool down
 OPENING = 0.04  # m that each finger travels: the jaws open to twice that
+JAWS = (0.0, 0.04)  # m: what the gripper's servo is told to close and to open
+VELOCITY = (2.0, 2.0, 2.0, 3.0, 3.0, 3.0)  # rad/s
+EFFORT = (90.0, 90.0, 60.0, 20.0, 20.0, 10.0)  # Nm
+MOUNT = (0.0, 0.0, 0.0)  # m: where its base stands on a table
 
 _LOOK_ALONG_FINGERS = (-0.147, 0.6916, -0.6916, 0.147)
 

@@ -6,11 +6,13 @@ import pytest
 
 from umwelten.envs import scene
 from umwelten.robots import arm
+from umwelten.robots import body as bodies
 
 
 @pytest.fixture
 def model():
-    return scene.finish(scene.tabletop(memory=1)).compile()
+    body = bodies.find("arm")
+    return scene.finish(scene.tabletop(body, memory=1), body).compile()
 
 
 def at_home(model):
