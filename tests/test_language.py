@@ -7,9 +7,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umwelten.envs.language import COLOURS, LENGTH, NAMES, RGBA, decode, encode, refer
+from umwelten.envs.language import (
+    CODE,
+    COLOURS,
+    ENDS,
+    LENGTH,
+    NAMES,
+    NOUNS,
+    RELATIONS,
+    RGBA,
+    VERBS,
+    Description,
+    Instruction,
+    decode,
+    described,
+    encode,
+    landmarks,
+    read,
+    readings,
+    refer,
+    understand,
+)
 
 SHAPES = ("ball", "cube", "cylinder")
+MARKS = st.builds(
+    Description, st.sampled_from([None, *NOUNS]), st.sampled_from([None, *NAMES])
+)  # what a landmark can be
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 
 
@@ -77,3 +100,84 @@ def test_colours_are_told_apart_by_eye():
     assert RGBA.shape == (len(COLOURS), 4) and (RGBA[:, 3] == 1).all()
     gaps = np.abs(RGBA[:, None, :3] - RGBA[None, :, :3]).sum(2) + 9 * np.eye(len(RGBA))
     assert gaps.min() > 0.3
+
+
+# ---- what can be said, and its text
+
+
+@st.composite
+def descriptions(draw):
+    mark = draw(MARKS)
+    rank = draw(st.none() | st.tuples(st.sampled_from(list(ENDS)), st.integers(1, 5)))
+    if rank and rank[0] in ("big", "small"):
+        rank = rank[0], 1
+    relation = draw(st.sampled_from([None, *RELATIONS]))
+    near = tuple(draw(MARKS) for _ in range(landmarks(relation)))
+    without = draw(st.sampled_from([None, *NAMES]))
+    return Description(mark.shape, mark.colour, without, rank, relation, near)
+
+
+@st.composite
+def instructions(draw):
+    verb = draw(st.sampled_from(list(VERBS)))
+    relation, negated = {"reach": None, "lift": None}.get(verb, "on"), False
+    if verb == "arrange":
+        relation, negated = draw(st.sampled_from(list(RELATIONS))), draw(st.booleans())
+        negated = negated or relation == "on"
+    near = tuple(draw(MARKS) for _ in range(landmarks(relation)))
+    return Instruction(verb, draw(descriptions()), relation, near, negated)
+
+
+@given(descriptions(), st.integers(0, 5))
+def test_a_description_is_read_as_it_was_said(said, form):
+    assert read(said.text(form)) == said
+    assert described(said.code()) == said
+    assert len(said.code()) == CODE and described(np.array(said.code(), float)) == said
+
+
+@given(instructions(), st.integers(0, 5), st.integers(0, 2))
+def test_an_instruction_has_one_reading_and_that_is_what_was_meant(said, phrase, form):
+    assert readings(said.text(phrase, form)) == [said]
+    assert understand(said.text(phrase, form)) == said
+
+
+def test_every_word_and_phrase_is_used_and_forms_are_other_words_for_the_same():
+    cube = Description("cube", "red", relation="near", landmarks=(Description("ball"),))
+    texts = [cube.text(form) for form in range(3)]
+    assert texts[0] == "the red cube near the ball"
+    assert texts[1] == "the red block close to the sphere" and len(set(texts)) == 3
+    where = Instruction("arrange", Description("cube", "red"), "on", (Description("disc"),), True)
+    assert where.text() == "put the red cube anywhere but on the disc"
+    assert Description("cube", rank=("left", 2)).text() == "the second cube from the left"
+    assert Description(rank=("left", 1), without="red").text() == (
+        "the leftmost one that is not red"
+    )
+    for phrases in VERBS.values():
+        assert len(set(phrases)) == len(phrases) == 6
+    words = [word for names in NOUNS.values() for word in names]
+    assert len(set(words)) == len(words)  # no word means two shapes
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("reach the red cub", "'cub'; did you mean 'cube'"),
+        ("raech the red cube", "'raech'; did you mean 'reach'"),
+        ("reach the third cube", "is not understood"),  # from where?
+        ("put the red cube", "is not understood"),
+        ("put the cube on the second disc from the left", "is not understood"),
+        ("", "is not understood"),
+    ],
+)
+def test_what_is_not_of_the_grammar_is_refused_with_the_nearest_word(text, told):
+    assert readings(text) == []
+    with pytest.raises(ValueError, match=told):
+        understand(text)
+
+
+def test_the_reader_tells_apart_what_differs():
+    a, b = understand("put the red cube on the disc"), understand("put the red cube on the ball")
+    assert a != b and a.landmarks != b.landmarks
+    assert understand("put the can behind the ball").relation == "behind"
+    with pytest.raises(ValueError, match="is no description"):
+        read("the red cube left of")
