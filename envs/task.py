@@ -30,6 +30,7 @@ class Task(ABC):
     control: Control  # of the class; of the object where there are arms to choose from
     camera: ClassVar[str]  # what render() looks through
     subtasks: ClassVar[tuple[str, ...]] = ()  # names of label "subtask"'s values
+    solved: ClassVar[float | None] = None  # return of an episode from which on it counts as solved
 
     def __init__(self, robot: str | Body | None = None, control: str | None = None):
         """Takes the arm (a name or a Body) and its control, where the task has a choice of them.

@@ -279,107 +279,13 @@ def test_what_a_task_says_is_of_the_present_state_alone(name):
         two.step(rng.uniform(-1, 1, (4, len(one.action_spec))))
     two.set_physics(np.arange(4), one.physics())
     one.set_physics(np.arange(4), one.physics())
+    if (one.model.sensor_needstage == int(mujoco.mjtStage.mjSTAGE_ACC)).any():
+        # forces and accelerations are of the step that led here, so that takes one more
+        action = rng.uniform(-1, 1, (4, len(one.action_spec)))
+        one.step(action)
+        two.step(action)
     for method in ("reward", "success", "terminated", "expert"):
         a, b = (getattr(env.task, method)(env.sim) for env in (one, two))
         assert (a is None and b is None) or np.array_equal(a, b), method
     a, b = (env.task.observe(env.sim) for env in (one, two))
     assert all(np.array_equal(a[k], b[k]) for k in a)
-
-
-# ---- cartpole, against the suite itself
-
-
-def suite(task):
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the window library, where there is no display
-        from dm_control import suite
-    return suite.load("cartpole", task, task_kwargs={"random": 0})
-
-
-@pytest.mark.parametrize("task", ["balance", "swingup"])
-def test_cartpole_is_the_suites(task):
-    n, steps = 4, 200
-    env = BatchEnv("CartpoleBalance" if task == "balance" else "CartpoleSwingup", n)
-    seen, _ = env.reset(seed=5)
-    starts = env.sim.qpos.copy(), env.sim.qvel.copy()
-    actions = np.random.default_rng(0).uniform(-1, 1, (steps, n, 1)).astype(np.float32)
-    ours, paid = [], []
-    for action in actions:
-        seen, reward, *_ = env.step(action)
-        ours.append(env.task.observe(env.sim)["proprio"].copy())
-        np.testing.assert_allclose(seen["proprio"], ours[-1], rtol=1e-6, atol=1e-6)
-        paid.append(reward)
-    theirs = suite(task)
-    assert theirs.control_timestep() == env.task.control_dt
-    assert theirs._step_limit == env.task.time_limit / env.task.control_dt
-    for i in range(n):
-        theirs.reset()
-        with theirs.physics.reset_context():
-            theirs.physics.data.qpos[:], theirs.physics.data.qvel[:] = (s[i] for s in starts)
-        for t in range(steps):
-            step = theirs.step(actions[t, i].astype(float))
-            parts = step.observation["position"], step.observation["velocity"]
-            np.testing.assert_allclose(ours[t][i], np.concatenate(parts), rtol=0, atol=1e-9)
-            assert paid[t][i] == pytest.approx(step.reward, abs=1e-9)
-
-
-@pytest.mark.parametrize("task", ["balance", "swingup"])
-def test_cartpole_begins_as_the_suite_does(task):
-    from scipy.stats import ks_2samp
-
-    n = 500
-    env = BatchEnv("CartpoleBalance" if task == "balance" else "CartpoleSwingup", n)
-    env.reset(seed=0)
-    ours = np.concatenate([env.sim.qpos, env.sim.qvel], 1)
-    world = suite(task)
-    theirs = []
-    for _ in range(n):
-        world.reset()
-        theirs.append(np.concatenate([world.physics.data.qpos, world.physics.data.qvel]))
-    theirs = np.array(theirs)
-    for k in range(4):
-        assert ks_2samp(ours[:, k], theirs[:, k]).pvalue > 1e-3
-        assert ks_2samp(ours[:, k] * 1.5, theirs[:, k]).pvalue < 1e-3  # this would be noticed
-    if task == "balance":
-        assert np.abs(ours[:, 0]).max() <= 0.1 and np.abs(ours[:, 1]).max() <= 0.034
-    spread = [0.1 / 3**0.5, 0.034 / 3**0.5, 0.01, 0.01] if task == "balance" else [0.01] * 4
-    np.testing.assert_allclose(ours.std(0), spread, rtol=0.1)
-    middle = [0, 0, 0, 0] if task == "balance" else [0, np.pi, 0, 0]
-    assert (np.abs(ours.mean(0) - middle) < 4 * np.array(spread) / n**0.5).all()
-    assert np.abs(np.corrcoef(ours.T) - np.eye(4)).max() < 0.2
-
-
-BALANCED, SWUNG = 900, 500  # returns that mean it was done
-
-
-def returns(env, act):
-    obs, _ = env.reset(seed=HELD_OUT)
-    total = np.zeros(env.num_envs)
-    for t in range(1000):
-        obs, reward, _, truncated, info = env.step(act(obs["proprio"], t))
-        total += reward
-    assert truncated.all()
-    return total, info["success"]
-
-
-def test_chance_stays_below_the_return_that_means_balance_and_feedback_above_it():
-    env = BatchEnv("CartpoleBalance", 20)
-    rng = np.random.default_rng(0)
-    chance, _ = returns(env, lambda _, t: rng.uniform(-1, 1, (20, 1)))
-    assert 250 < chance.mean() < 450 and chance.max() < BALANCED
-    gains = np.array([0.6, 0, 10.0, 0.9, 2.0])
-
-    def feedback(p, t):
-        return np.clip(p @ gains, -1, 1)[:, None]
-
-    held, success = returns(env, feedback)
-    assert held.min() > BALANCED and success.all()
-
-
-def test_chance_stays_below_the_return_that_means_swing_up():
-    env = BatchEnv("CartpoleSwingup", 20)
-    rng = np.random.default_rng(0)
-    chance, success = returns(env, lambda _, t: rng.uniform(-1, 1, (20, 1)))
-    assert chance.mean() < 60 and chance.max() < SWUNG and not success.any()
