@@ -1,42 +1,21 @@
-"""Cartpole of the DeepMind Control Suite: its own model file, its rewards and starts, batched."""
+"""Cartpole of the DeepMind Control Suite: a cart on a rail that keeps a pole up."""
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
+from abc import ABC
 
 import mujoco
 import numpy as np
 
+from . import suite
 from .control import Direct
 from .rewards import tolerance
 from .sim import Sim
 from .task import Task
 
 
-def _spec() -> mujoco.MjSpec:
-    # Found, not imported: the suite's package imports every domain it has.
-    folder = importlib.util.find_spec("dm_control").submodule_search_locations[0]
-    return mujoco.MjSpec.from_file(str(Path(folder) / "suite" / "cartpole.xml"))
-
-
-def _observe(sim: Sim) -> dict[str, np.ndarray]:
-    pole = sim.model.body("pole_1").id
-    upright, lean = sim.xmat[:, pole, 8:], sim.xmat[:, pole, 2:3]
-    return {"proprio": np.concatenate([sim.qpos[:, :1], upright, lean, sim.qvel], 1)}
-
-
-def _reward(sim: Sim) -> np.ndarray:
-    """Source: dm_control's suite/cartpole.py, the smooth reward."""
-    upright = (sim.xmat[:, sim.model.body("pole_1").id, 8] + 1) / 2
-    centred = (1 + tolerance(sim.qpos[:, 0], margin=2)) / 2
-    effort = tolerance(sim.ctrl[:, 0], margin=1, at_margin=0, shape="quadratic")
-    slow = (1 + tolerance(sim.qvel[:, 1], margin=5)) / 2
-    return upright * (4 + effort) / 5 * slow * centred
-
-
-class CartpoleBalance(Task):
-    """Keep the pole up; starts near upright. `proprio` (n, 5): cart (m), cos, sin, velocities."""
+class _Cartpole(Task, ABC):
+    """Success: the pole is upright and the cart in the middle, as the sparse reward asks."""
 
     control_dt = 0.01
     time_limit = 10.0
@@ -44,48 +23,71 @@ class CartpoleBalance(Task):
     camera = "fixed"
 
     def spec(self) -> mujoco.MjSpec:
-        return _spec()
-
-    def reset(self, sim: Sim, i: int, rng: np.random.Generator) -> None:
-        sim.qpos[i] = rng.uniform(-0.1, 0.1), rng.uniform(-0.034, 0.034)
-        sim.qvel[i] = 0.01 * rng.standard_normal(2)
+        return suite.load("cartpole")
 
     def observe(self, sim: Sim) -> dict[str, np.ndarray]:
-        return _observe(sim)
+        """`proprio` (n, 5): the cart (m), the pole's cosine and sine, velocities."""
+        pole = suite.turn(sim, "pole_1")
+        return {"proprio": np.concatenate([sim.qpos[:, :1], pole[:, [8, 2]], sim.qvel], 1)}
 
     def reward(self, sim: Sim) -> np.ndarray:
-        return _reward(sim)
+        upright = (suite.turn(sim, "pole_1")[:, 8] + 1) / 2
+        centred = (1 + tolerance(sim.qpos[:, 0], margin=2)) / 2
+        slow = (1 + tolerance(sim.qvel[:, 1], margin=5)) / 2
+        return upright * suite.calm(sim) * slow * centred
 
     def success(self, sim: Sim) -> np.ndarray:
-        return _balanced(sim)
+        upright = suite.turn(sim, "pole_1")[:, 8]
+        return (upright >= 0.995) & (np.abs(sim.qpos[:, 0]) <= 0.25)
 
 
-class CartpoleSwingup(Task):
-    """Swing the hanging pole up and keep it there. Observation and reward are CartpoleBalance's."""
+class CartpoleBalance(_Cartpole):
+    """Keep the pole up; it starts near upright."""
 
-    control_dt = 0.01
-    time_limit = 10.0
-    control = Direct()
-    camera = "fixed"
-
-    def spec(self) -> mujoco.MjSpec:
-        return _spec()
+    solved = 900.0
 
     def reset(self, sim: Sim, i: int, rng: np.random.Generator) -> None:
-        sim.qpos[i] = (0, np.pi) + 0.01 * rng.standard_normal(2)
-        sim.qvel[i] = 0.01 * rng.standard_normal(2)
+        _upright(sim, i, rng)
 
-    def observe(self, sim: Sim) -> dict[str, np.ndarray]:
-        return _observe(sim)
+
+class CartpoleBalanceSparse(_Cartpole):
+    """Keep the pole up; pays only where it is up and the cart in the middle."""
+
+    solved = 950.0
+
+    def reset(self, sim: Sim, i: int, rng: np.random.Generator) -> None:
+        _upright(sim, i, rng)
 
     def reward(self, sim: Sim) -> np.ndarray:
-        return _reward(sim)
-
-    def success(self, sim: Sim) -> np.ndarray:
-        return _balanced(sim)
+        return self.success(sim).astype(float)
 
 
-def _balanced(sim: Sim) -> np.ndarray:
-    """Upright and centred as the suite's sparse reward asks (cosine >= 0.995, 0.25 m)."""
-    upright = sim.xmat[:, sim.model.body("pole_1").id, 8]
-    return (upright >= 0.995) & (np.abs(sim.qpos[:, 0]) <= 0.25)
+class CartpoleSwingup(_Cartpole):
+    """Swing the hanging pole up and keep it there."""
+
+    solved = 800.0
+
+    def reset(self, sim: Sim, i: int, rng: np.random.Generator) -> None:
+        _hanging(sim, i, rng)
+
+
+class CartpoleSwingupSparse(_Cartpole):
+    """Swing the hanging pole up; pays only where it is up and the cart in the middle."""
+
+    solved = 800.0
+
+    def reset(self, sim: Sim, i: int, rng: np.random.Generator) -> None:
+        _hanging(sim, i, rng)
+
+    def reward(self, sim: Sim) -> np.ndarray:
+        return self.success(sim).astype(float)
+
+
+def _upright(sim: Sim, i: int, rng: np.random.Generator) -> None:
+    sim.qpos[i] = rng.uniform(-0.1, 0.1), rng.uniform(-0.034, 0.034)
+    sim.qvel[i] = 0.01 * rng.standard_normal(2)
+
+
+def _hanging(sim: Sim, i: int, rng: np.random.Generator) -> None:
+    sim.qpos[i] = (0, np.pi) + 0.01 * rng.standard_normal(2)
+    sim.qvel[i] = 0.01 * rng.standard_normal(2)

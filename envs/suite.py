@@ -1,0 +1,94 @@
+"""Suite: what the tasks of the DeepMind Control Suite share: model files, draws, frames.
+
+The models are dm_control's own files, found in its folder; starts, observations and rewards are
+written anew from what its sources and the paper say, batched. `proprio` is the concatenation of
+the suite's observations in its order, in SI units. Source: dm_control 1.0.50; Tassa et al. 2018,
+"DeepMind Control Suite", arXiv 1801.00690.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import mujoco
+import numpy as np
+
+from .rewards import tolerance
+from .sim import Sim
+
+GOOD = 0.8  # the reward from which on a state counts as success where nothing else decides
+_HINGE, _FREE = int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_FREE)
+
+
+def load(domain: str) -> mujoco.MjSpec:
+    """Returns dm_control's model `<domain>.xml`, to be edited and compiled."""
+    # Found, not imported: the suite's package imports every domain it has.
+    folder = importlib.util.find_spec("dm_control").submodule_search_locations[0]
+    return mujoco.MjSpec.from_file(str(Path(folder) / "suite" / f"{domain}.xml"))
+
+
+def draw_joints(sim: Sim, i: int, rng: np.random.Generator) -> None:
+    """Draws row i's joints: within their limits, or all the way round; free bodies turn.
+
+    Unlimited slides and the places of free bodies stay. A free body's quaternion is drawn from
+    the positive orthant, as the suite does.
+    """
+    model = sim.model
+    kind, limited = model.jnt_type, model.jnt_limited.astype(bool)
+    for start in model.jnt_qposadr[kind == _FREE].tolist():
+        turn = rng.random(4)
+        sim.qpos[i, start + 3 : start + 7] = turn / np.linalg.norm(turn)
+    low, high = np.where(limited[:, None], model.jnt_range, (-np.pi, np.pi)).T
+    drawn = (limited | (kind == _HINGE)) & (kind != _FREE)
+    sim.qpos[i, model.jnt_qposadr[drawn]] = rng.uniform(low[drawn], high[drawn])
+
+
+def draw_turn(rng: np.random.Generator) -> np.ndarray:
+    """Returns a unit quaternion `(4,)`, uniform over all rotations."""
+    turn = rng.standard_normal(4)
+    return turn / np.linalg.norm(turn)
+
+
+def place_freely(sim: Sim, i: int, propose: Callable[[], None], tries: int) -> None:
+    """Calls `propose`, which writes row i's qpos, until nothing touches anything there.
+
+    Raises RuntimeError after so many tries.
+    """
+    data = mujoco.MjData(sim.model)
+    for _ in range(tries):
+        propose()
+        data.qpos[:] = sim.qpos[i]
+        mujoco.mj_fwdPosition(sim.model, data)
+        if not data.ncon:
+            return
+    raise RuntimeError(f"no start without a contact in {tries} tries; is the model another?")
+
+
+def turn(sim: Sim, body: str) -> np.ndarray:
+    """Returns the rotation matrix of a body, `(n, 9)`, row by row: 2 is xz, 8 is zz."""
+    return sim.xmat[:, sim.model.body(body).id]
+
+
+def local(vector: np.ndarray, frame: np.ndarray) -> np.ndarray:
+    """Returns world vectors `(n, 3)` as seen in frames `(n, 9)`."""
+    x, y, z = vector[:, :1], vector[:, 1:2], vector[:, 2:3]
+    return x * frame[:, :3] + y * frame[:, 3:6] + z * frame[:, 6:]
+
+
+def sensors(sim: Sim, *names: str) -> np.ndarray:
+    """Returns the readings of sensors side by side, `(n, sum of their sizes)`."""
+    return np.concatenate([sim.sensor(name) for name in names], 1)
+
+
+def hinges(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
+    """Returns where the hinges are in qpos and in qvel."""
+    hinge = model.jnt_type == _HINGE
+    return model.jnt_qposadr[hinge], model.jnt_dofadr[hinge]
+
+
+def calm(sim: Sim) -> np.ndarray:
+    """Returns the factor `(n,)` for small controls: 1 for none, 0.8 for the largest."""
+    little = tolerance(sim.ctrl, margin=1, at_margin=0, shape="quadratic")
+    return (4 + little.mean(1)) / 5
