@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 
 from . import rays
-from .sight import DRAWN_GROUPS, Sight
+from .sight import DRAWN_GROUPS, Sight, mount
 from .sim import Sim
 
 KINDS = ("rgb", "depth", "segmentation", "normal")
@@ -28,9 +28,9 @@ class Camera(ABC):
     """Cameras of a model, seen in all rows of a Sim by one call.
 
     Draws geoms of groups 0 to 2 that are not wholly transparent, but none of the body that carries
-    the camera (unless that is the world); sites, tendons, skins and flexes are not drawn. What is
-    not drawn casts no shadow. Build it before the first reset (`Sim.seal`). `far`, in m, is where
-    sight ends.
+    the camera (unless that is the world, or the camera tracks it from outside); sites, tendons,
+    skins and flexes are not drawn. What is not drawn casts no shadow. Build it before the first
+    reset (`Sim.seal`). `far`, in m, is where sight ends.
 
     Args:
         sim: the rows.
@@ -210,7 +210,7 @@ class BatchRayCamera(Camera):
         view = self._sight.view(camera, rows)
         shape = (len(rows), *self.size)
         ways = self._sight.ways(view)  # (m, pixels, 3)
-        body = int(self.sim.model.cam_bodyid[camera]) or -1
+        body = mount(self.sim.model, camera)
         distance, geom, normal = self.sim.batch.ray(
             view.eye[:, None], ways, _groups(), True, body, ids=rows, normal=True
         )

@@ -14,7 +14,7 @@ import mujoco
 import numpy as np
 
 from .camera import Camera
-from .sight import DRAWN_GROUPS
+from .sight import DRAWN_GROUPS, mount
 from .sim import Sim
 
 _PROBE = """
@@ -145,8 +145,7 @@ class GLCamera(Camera):
             for field, array in self._poses.items():
                 getattr(self._data, field)[:] = array[row]
             for name, camera in zip(self.names, self.cameras, strict=True):
-                body = self.sim.model.cam_bodyid[camera]
-                own = (self.sim.model.geom_bodyid == body) & (body > 0)
+                own = self.sim.model.geom_bodyid == mount(self.sim.model, camera)
                 self._model.geom_group[:] = np.where(own, mujoco.mjNGROUP - 1, hidden)
                 self._draw_one(camera, {k: images[f"{k}/{name}"][place] for k in self.kinds})
 

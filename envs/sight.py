@@ -11,7 +11,18 @@ from . import rays, shading
 from .sim import Sim
 
 DRAWN_GROUPS = 3  # geom groups drawn, of mjNGROUP; the rest is hidden, as in MuJoCo's viewers
+_MODE = mujoco.mjtCamLight
+_FOLLOWING = (int(_MODE.mjCAMLIGHT_TRACK), int(_MODE.mjCAMLIGHT_TRACKCOM))
 _NO_COLOUR = np.array([0.5, 0.5, 0.5, 1], np.float32)  # a geom's rgba that yields to its material
+
+
+def mount(model: mujoco.MjModel, camera: int) -> int:
+    """Returns the body that carries a camera and that it does not see, or -1.
+
+    A camera of the world has none, nor has one that follows its body from outside.
+    """
+    body, mode = int(model.cam_bodyid[camera]), int(model.cam_mode[camera])
+    return -1 if body == 0 or mode in _FOLLOWING else body
 
 
 class View(NamedTuple):
@@ -81,7 +92,7 @@ class Sight:
         eye, look = (np.ascontiguousarray(array[rows, camera]) for array in self.poses[2:])
         kind = np.ascontiguousarray(self._field("geom_type", rows), np.int32)
         size = np.ascontiguousarray(self._field("geom_size", rows), np.float64)
-        own = (m.geom_bodyid == m.cam_bodyid[camera]) & (m.cam_bodyid[camera] > 0)
+        own = m.geom_bodyid == mount(m, camera)
         skip = self._rgba(rows)[1] | own | (m.geom_group >= DRAWN_GROUPS)
         frames = np.empty((len(rows), m.ngeom, rays.FRAME), np.float32)
         rays.place(kind, size, xpos, xmat, eye, look, frames)
