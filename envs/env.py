@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import mujoco
@@ -18,6 +19,7 @@ from .rows import masked, spread, where
 from .sim import Sim
 from .snapshot import Snapshot
 from .task import Task
+from .vary import Ranges, Variation
 
 REWARDS = ("dense", "sparse")
 _FAULTS = np.array(["", "physics"], object)
@@ -37,6 +39,8 @@ class BatchEnv(VectorEnv):
     task: a Task or its registered name. robot, control: of a task with a choice of arms, their
     names (a user's own arm is a Body), default the task's first and "delta_position".
     reward: "dense" in [0, 1] or "sparse" (success, 0 or 1).
+    vary: what differs from episode to episode, names of `perturb.KINDS` or {name: (low, high)}, or
+    `vary.level(...)`; `label/perturbation` has the values, named by `variation.columns`.
     size: (H, W) of camera images. action_repeat: control steps an action lasts; rewards are summed.
     max_episode_steps: control steps, default the task's limit, -1 for none.
 
@@ -58,6 +62,7 @@ class BatchEnv(VectorEnv):
         reward: str = "dense",
         physics: bool = False,
         labels: bool = False,
+        vary: Ranges | Sequence[str] = (),
         action_repeat: int = 1,
         max_episode_steps: int | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
@@ -90,6 +95,7 @@ class BatchEnv(VectorEnv):
         self.sim = Sim(self.model, num_envs, nthread)
         self._substeps = self.sim.substeps(self.task.control_dt)
         self.action_spec = self.task.control.spec(self.model, 1 / self.task.control_dt)
+        self.variation = Variation(self.sim, vary, len(self.action_spec))
         self._camera = self._picture = None
         if cameras or render_mode:
             # numba costs 0.5 s and 60 MB: only if needed
@@ -207,7 +213,7 @@ class BatchEnv(VectorEnv):
         for _ in range(self.action_repeat):
             if not run.any():
                 break
-            task.control.apply(sim, action)
+            task.control.apply(sim, self.variation.delayed(action, run))
             whole = run.all()
             sim.step(self._substeps, None if whole else run)
             self._age += run
@@ -227,9 +233,11 @@ class BatchEnv(VectorEnv):
         """Begins the episode that each row (sorted ints) is at."""
         sim = self.sim
         sim.reset(rows)
+        self.variation.clear(rows)
         for i in rows.tolist():
             key = np.array([self._seed[i], self._episode[i]], np.uint64)
             self.task.reset(sim, i, np.random.Generator(np.random.Philox(key=key)))
+            self.variation.draw(i, key)
         if self._set_const:
             sim.set_const(rows)
         sim.forward(rows)
@@ -242,7 +250,7 @@ class BatchEnv(VectorEnv):
     def _name(self, rows: np.ndarray) -> None:
         if self._has_words:
             for i in rows.tolist():
-                self._words[i] = self.task.instruction(self.sim, i)
+                self._words[i] = self.variation.reworded(i, self.task.instruction(self.sim, i))
                 self._codes[i] = language.encode(self._words[i])
 
     def _reset_in_step(self, obs: dict, info: dict) -> tuple[dict, dict]:
@@ -262,6 +270,7 @@ class BatchEnv(VectorEnv):
     def _observe(self, rows: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Returns fresh observations; images are only right for the rows asked for (None: all)."""
         obs = {k: v.astype(np.float32) for k, v in self.task.observe(self.sim).items()}
+        obs = self.variation.noisy(obs, self._age)
         if self._has_words:
             obs["instruction"] = self._codes.copy()
         if self._camera:
@@ -283,6 +292,8 @@ class BatchEnv(VectorEnv):
         if self._with_labels:
             labels = self.task.label(self.sim)
             info |= {f"label/{k}": np.array(v) for k, v in labels.items()}
+            if self.variation.columns:
+                info["label/perturbation"] = self.variation.values.copy()
         if self._with_physics:
             info["physics"] = self.physics()
         return info
@@ -330,7 +341,8 @@ class BatchEnv(VectorEnv):
         if not hasattr(self, "_fingerprint"):
             blob = np.empty(mujoco.mj_sizeModel(self.model), np.uint8)
             mujoco.mj_saveModel(self.model, None, blob)
-            kind = f"{type(self.task).__name__} {mujoco.__version__} ".encode()
+            drawn = " ".join(self.variation.columns)
+            kind = f"{type(self.task).__name__} {mujoco.__version__} {drawn}".encode()
             self._fingerprint = hashlib.sha256(kind + blob.tobytes()).hexdigest()
         return self._fingerprint
 
@@ -352,12 +364,13 @@ class BatchEnv(VectorEnv):
         """Returns a copy of the whole rows, `(n, nphysics)` float64: state, variation, age."""
         sim = self.sim
         varied = [sim.varied[k].reshape(sim.n, -1) for k in sorted(sim.varied)]
-        return np.concatenate([sim.state, *varied, self._age[:, None]], 1)
+        return np.concatenate([sim.state, *varied, self.variation.memory, self._age[:, None]], 1)
 
     def set_physics(self, rows: np.ndarray, physics: np.ndarray) -> None:
         """Puts rows (m sorted ints) into the conditions `physics` (m, nphysics) describes."""
         sim = self.sim
         width = sim.state.shape[1] + sum(v[0].size for v in sim.varied.values()) + 1
+        width += self.variation.memory.shape[1]
         if physics.shape != (len(rows), width):
             raise ValueError(f"physics has shape {(len(rows), width)}, got {physics.shape}")
         stale = np.zeros(len(rows), bool)
@@ -369,6 +382,7 @@ class BatchEnv(VectorEnv):
             if key in mujoco.MjModel._setconst_inputs:
                 stale |= (field[rows] != value).reshape(len(rows), -1).any(1)
             field[rows] = value
+        self.variation.memory[rows] = physics[:, at:-1]
         if sim.diverged()[rows].any():
             sim.reset(rows)
         if stale.any():

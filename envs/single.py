@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -13,6 +14,7 @@ from .env import BatchEnv
 from .rows import single
 from .snapshot import Snapshot
 from .task import Task
+from .vary import Ranges
 
 
 class Env(gymnasium.Env):
@@ -36,13 +38,14 @@ class Env(gymnasium.Env):
         reward: str = "dense",
         physics: bool = False,
         labels: bool = False,
+        vary: Ranges | Sequence[str] = (),
         action_repeat: int = 1,
         max_episode_steps: int = -1,
         render_mode: str | None = None,
     ):
         self.batch = BatchEnv(
             task, 1, robot=robot, control=control, nthread=nthread, cameras=cameras, size=size,
-            reward=reward, physics=physics, labels=labels, action_repeat=action_repeat,
+            reward=reward, physics=physics, labels=labels, vary=vary, action_repeat=action_repeat,
             max_episode_steps=max_episode_steps, autoreset_mode=AutoresetMode.DISABLED,
             render_mode=render_mode,
         )  # fmt: skip
