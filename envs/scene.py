@@ -94,28 +94,40 @@ def add_disc(s: mujoco.MjSpec, name: str, radius: float) -> None:
     )  # fmt: skip
 
 
-def add_object(s: mujoco.MjSpec, name: str, shape: str, size: float, mass: float) -> None:
-    """Adds a free object of half size `size` m, with a sensor each for its touch of a finger."""
-    body = s.worldbody.add_body(name=name, pos=(0.4, 0, size))
+def add_object(
+    s: mujoco.MjSpec, name: str, shape: str, size: float | tuple[float, ...], mass: float
+) -> None:
+    """Adds a free object of half size `size` m (or MuJoCo's three), which fingers can sense."""
+    size = (size,) * 3 if isinstance(size, float) else size
+    body = s.worldbody.add_body(name=name, pos=(0.4, 0, size[1 if shape == "cylinder" else 2]))
     body.add_freejoint(name=name)
     body.add_geom(
-        name=name, type=_SHAPE[shape], size=(size,) * 3, mass=mass, friction=(0.6, 0.005, 0.001),
+        name=name, type=_SHAPE[shape], size=size, mass=mass, friction=(0.6, 0.005, 0.001),
         condim=6 if shape == "cylinder" else 4, contype=1, conaffinity=3,
     )  # fmt: skip
+    add_touch(s, name)
+
+
+def add_touch(s: mujoco.MjSpec, geom: str, prefix: str = "") -> None:
+    """Adds two sensors, of whether the arm's left and right finger touch the geom (`touched`)."""
     for finger in ("left", "right"):
         s.add_sensor(
-            name=f"{finger}-{name}", type=mujoco.mjtSensor.mjSENS_CONTACT,
-            objtype=mujoco.mjtObj.mjOBJ_GEOM, objname=finger,
-            reftype=mujoco.mjtObj.mjOBJ_GEOM, refname=name, intprm=(1, 0, 1),
+            name=f"{prefix}{finger}-{geom}", type=mujoco.mjtSensor.mjSENS_CONTACT,
+            objtype=mujoco.mjtObj.mjOBJ_GEOM, objname=prefix + finger,
+            reftype=mujoco.mjtObj.mjOBJ_GEOM, refname=geom, intprm=(1, 0, 1),
         )  # fmt: skip
 
 
-def finish(s: mujoco.MjSpec, body: Body) -> mujoco.MjSpec:
-    """Returns the spec with its first keyframe: the arm at home, the things where they were put."""
+def finish(s: mujoco.MjSpec, body: Body, arms: int = 1) -> mujoco.MjSpec:
+    """Returns the spec with its first keyframe: its arms at home, the things where they were put.
+
+    The arms, of one kind, are the first in qpos and among the actuators.
+    """
     model = s.compile()
     data = mujoco.MjData(model)
-    data.qpos[: len(body.home)] = body.home
-    ctrl = [*body.home[: len(body.joints)], body.jaws[1], *[0] * (model.nu - len(body.joints) - 1)]
+    data.qpos[: arms * len(body.home)] = body.home * arms
+    ctrl = [*body.home[: len(body.joints)], body.jaws[1]] * arms
+    ctrl += [0] * (model.nu - len(ctrl))
     s.add_key(
         name="home",
         qpos=data.qpos,
@@ -146,12 +158,21 @@ def paint(sim: Sim, i: int, names: tuple[str, ...], colours: np.ndarray) -> None
         rgba[i, sim.model.geom(name).id] = RGBA[int(colour)]
 
 
-def proprio(sim: Sim, body: Body) -> np.ndarray:
+def proprio(sim: Sim, body: Body, prefix: str = "") -> np.ndarray:
     """Returns the arm's own senses `(n, 2 joints + 6)`: joint positions (rad, jaws m or rad),
     velocities (/s), tool position (3; m), and how far the command is ahead of it (3; m)."""
-    tip, k = sim.site("tcp"), len(body.home)
-    ahead = sim.mocap_pos[:, 0] - tip
-    return np.concatenate([sim.qpos[:, :k], sim.qvel[:, :k], tip, ahead], 1)
+    q, v, command = sim.once(("arm", prefix), lambda: _arm(sim, body, prefix))
+    tip = sim.site(prefix + "tcp")
+    ahead = sim.mocap_pos[:, command] - tip
+    return np.concatenate([sim.qpos[:, q], sim.qvel[:, v], tip, ahead], 1)
+
+
+def _arm(sim: Sim, body: Body, prefix: str) -> tuple[slice, slice, int]:
+    """Returns where an arm's joints are in qpos and qvel, and which mocap body commands it."""
+    first, k = sim.model.joint(prefix + body.joints[0]), len(body.home)
+    q, v = int(first.qposadr[0]), int(first.dofadr[0])
+    command = int(sim.model.body(prefix + "command").mocapid[0])
+    return slice(q, q + k), slice(v, v + k), command
 
 
 def _free(sim: Sim) -> tuple[slice, slice, slice]:
@@ -192,26 +213,27 @@ def weigh(sim: Sim, i: int, name: str, factor: float) -> None:
     sim.vary("body_inertia")[i, body] = sim.model.body_inertia[body] * factor
 
 
-def _touch(sim: Sim) -> slice:
-    """Returns where the objects' touch sensors are in the readings: one block."""
+def _touch(sim: Sim, prefix: str) -> slice:
+    """Returns where the touch sensors of an arm are in the readings: one block."""
     at = [
         int(sim.model.sensor_adr[k])
         for k in range(sim.model.nsensor)
-        if sim.model.sensor(k).name.startswith(("left-", "right-"))
+        if sim.model.sensor(k).name.startswith((f"{prefix}left-", f"{prefix}right-"))
     ]
     return slice(min(at), max(at) + 1) if at else slice(0, 0)
 
 
-def touched(sim: Sim) -> np.ndarray:
-    """Returns `(n, objects, 2)` bool: which fingers (left, right) touch which object."""
-    found = sim.sensordata[:, sim.once("touch", lambda: _touch(sim))]
+def touched(sim: Sim, prefix: str = "") -> np.ndarray:
+    """Returns `(n, things, 2)` bool: which fingers (left, right) touch which thing with sensors."""
+    found = sim.sensordata[:, sim.once(("touch", prefix), lambda: _touch(sim, prefix))]
     return (found > 0).reshape(sim.n, -1, 2)
 
 
-def opening(sim: Sim, body: Body) -> np.ndarray:
+def opening(sim: Sim, body: Body, prefix: str = "") -> np.ndarray:
     """Returns how far the jaws are open `(n,)`, 0 closed to 1 open, by the first jaw's joint."""
     closed, opened = body.jaws
-    return (sim.qpos[:, len(body.joints)] - closed) / (opened - closed)
+    q, *_ = sim.once(("arm", prefix), lambda: _arm(sim, body, prefix))
+    return (sim.qpos[:, q.start + len(body.joints)] - closed) / (opened - closed)
 
 
 def pick(sim: Sim, stack: np.ndarray, index: np.ndarray) -> np.ndarray:
