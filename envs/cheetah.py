@@ -39,7 +39,8 @@ class CheetahRun(Task):
 
     def reset(self, sim: Sim, i: int, rng: np.random.Generator) -> None:
         """Draws the limited joints and lets the body fall for 2 s, as the suite does."""
-        model, data = sim.model, mujoco.MjData(sim.model)
+        model, data = sim.model, suite.scratch(sim)
+        mujoco.mj_resetData(model, data)
         mujoco.mj_forward(model, data)
         limited = model.jnt_limited.astype(bool)
         data.qpos[limited] = rng.uniform(*model.jnt_range[limited].T)

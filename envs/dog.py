@@ -40,7 +40,10 @@ class _Dog(Task, ABC):
         return s
 
     def reset(self, sim: Sim, i: int, rng: np.random.Generator) -> None:
-        """Faces anywhere, drifts and turns, with muscles at random."""
+        """Faces anywhere, drifts and turns, with muscles at random.
+
+        At a first step the accelerations and forces have the muscles' pull, the suite's do not.
+        """
         angle = rng.uniform(0, 2 * np.pi)
         sim.qpos[i, 3:7] = math.cos(angle / 2), 0, 0, math.sin(angle / 2)
         sim.qvel[i, [0, 1, 5]] = 2 * rng.standard_normal(3)
@@ -50,9 +53,8 @@ class _Dog(Task, ABC):
         """`proprio` (n, 223): 73 joints, their speeds, heights of torso and pelvis, the sight of
         up from skull, torso and pelvis, the torso's velocity as it sees it, the head's inertial
         senses, the feet's forces and touches, 38 muscles' states."""
-        q, v = suite.hinges(sim.model)
         parts = [
-            *(sim.qpos[:, q], sim.qvel[:, v]),
+            *suite.hinges(sim),
             *(sim.body(name)[:, 2:] for name in ("torso", "pelvis")),
             *(suite.turn(sim, name)[:, 6:] for name in ("skull", "torso", "pelvis")),
             suite.local(sim.sensor("torso_linvel"), suite.turn(sim, "torso")),

@@ -54,9 +54,9 @@ class _Quadruped(Task, ABC):
     def observe(self, sim: Sim) -> dict[str, np.ndarray]:
         """`proprio` (n, 78): 16 joints, their speeds, 12 actuators' states, the torso's velocity
         as it sees it, cosine to upright, acceleration, turning rate, toes' forces (arsinh)."""
-        q, v = suite.hinges(sim.model)
         parts = [
-            *(sim.qpos[:, q], sim.qvel[:, v], sim.act),
+            *suite.hinges(sim),
+            sim.act,
             sim.sensor("velocimeter"),
             suite.turn(sim, "torso")[:, 8:],
             suite.sensors(sim, *_IMU),

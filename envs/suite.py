@@ -56,7 +56,7 @@ def place_freely(sim: Sim, i: int, propose: Callable[[], None], tries: int) -> N
 
     Raises RuntimeError after so many tries.
     """
-    data = mujoco.MjData(sim.model)
+    data = scratch(sim)
     for _ in range(tries):
         propose()
         data.qpos[:] = sim.qpos[i]
@@ -66,9 +66,14 @@ def place_freely(sim: Sim, i: int, propose: Callable[[], None], tries: int) -> N
     raise RuntimeError(f"no start without a contact in {tries} tries; is the model another?")
 
 
+def scratch(sim: Sim) -> mujoco.MjData:
+    """Returns a simulation to try starts in; reset it where its past would matter."""
+    return sim.once("scratch", lambda: mujoco.MjData(sim.model))
+
+
 def turn(sim: Sim, body: str) -> np.ndarray:
-    """Returns the rotation matrix of a body, `(n, 9)`, row by row: 2 is xz, 8 is zz."""
-    return sim.xmat[:, sim.model.body(body).id]
+    """Returns the rotation matrix of a body, `(n, 9)`, row by row, live: 2 is xz, 8 is zz."""
+    return sim.once(("turn", body), lambda: sim.xmat[:, sim.model.body(body).id])
 
 
 def local(vector: np.ndarray, frame: np.ndarray) -> np.ndarray:
@@ -82,10 +87,15 @@ def sensors(sim: Sim, *names: str) -> np.ndarray:
     return np.concatenate([sim.sensor(name) for name in names], 1)
 
 
-def hinges(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
-    """Returns where the hinges are in qpos and in qvel."""
-    hinge = model.jnt_type == _HINGE
-    return model.jnt_qposadr[hinge], model.jnt_dofadr[hinge]
+def hinges(sim: Sim) -> list[np.ndarray]:
+    """Returns the angles (rad) and the speeds (rad/s) of all hinges, `(n, hinges)` each."""
+
+    def make() -> tuple[np.ndarray, np.ndarray]:
+        hinge = sim.model.jnt_type == _HINGE
+        return sim.model.jnt_qposadr[hinge], sim.model.jnt_dofadr[hinge]
+
+    q, v = sim.once("hinges", make)
+    return [sim.qpos[:, q], sim.qvel[:, v]]
 
 
 def calm(sim: Sim) -> np.ndarray:
