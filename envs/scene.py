@@ -30,36 +30,8 @@ def tabletop(body: Body, memory: int) -> mujoco.MjSpec:
     """
     s = body.spec()
     s.body("base").pos = body.mount
-    s.option.timestep = TIMESTEP
-    s.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
-    s.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
-    s.option.impratio = 10  # friction that holds what the fingers grasp
-    s.memory = 2**21  # bytes; the engine's default reserves far more for every simulation
-    s.nuserdata = memory
-    s.visual.headlight.ambient = (0.35, 0.35, 0.35)
-    s.visual.headlight.diffuse = (0.35, 0.35, 0.35)
+    stage(s, memory, -0.4, (0.2, -0.7, 1.8), (0.1, 0.35, -0.9))
     world = s.worldbody
-    world.add_light(
-        name="lamp",
-        pos=(0.2, -0.7, 1.8),
-        dir=(0.1, 0.35, -0.9),
-        diffuse=(0.6, 0.6, 0.6),
-        castshadow=1,
-    )
-    s.add_texture(
-        name="floor", type=_T.mjTEXTURE_2D, builtin=_B.mjBUILTIN_CHECKER,
-        rgb1=(0.30, 0.34, 0.38), rgb2=(0.38, 0.42, 0.46), width=64, height=64,
-    )  # fmt: skip
-    s.add_texture(
-        name="sky", type=_T.mjTEXTURE_SKYBOX, builtin=_B.mjBUILTIN_GRADIENT,
-        rgb1=(0.75, 0.82, 0.90), rgb2=(0.35, 0.45, 0.55), width=64, height=384,
-    )  # fmt: skip
-    floor = s.add_material(name="floor", texrepeat=(2, 2), texuniform=True)
-    floor.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "floor"
-    world.add_geom(
-        name="floor", type=_G.mjGEOM_PLANE, size=(0, 0, 1), pos=(0, 0, -0.4), material="floor",
-        contype=1, conaffinity=3,
-    )  # fmt: skip
     world.add_geom(
         name="table", type=_G.mjGEOM_BOX, size=(0.42, 0.45, 0.02), pos=(0.30, 0, -0.02),
         rgba=(0.72, 0.60, 0.46, 1), contype=1, conaffinity=3, friction=(0.6, 0.005, 0.001),
@@ -77,6 +49,43 @@ def tabletop(body: Body, memory: int) -> mujoco.MjSpec:
     )
     world.add_body(name="command", mocap=True)
     return s
+
+
+def stage(s: mujoco.MjSpec, memory: int, ground: float, lamp, shines) -> None:
+    """Gives a body's spec the physics of our scenes, `memory` userdata numbers, a floor and light.
+
+    ground: the floor's height, m. lamp: its place, m, and the direction in which it shines.
+    """
+    s.option.timestep = TIMESTEP
+    s.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    s.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
+    s.option.impratio = 10  # friction that holds what the fingers grasp
+    s.memory = 2**21  # bytes; the engine's default reserves far more for every simulation
+    s.nuserdata = memory
+    s.visual.headlight.ambient = (0.35, 0.35, 0.35)
+    s.visual.headlight.diffuse = (0.35, 0.35, 0.35)
+    world = s.worldbody
+    world.add_light(
+        name="lamp",
+        pos=lamp,
+        dir=shines,
+        diffuse=(0.6, 0.6, 0.6),
+        castshadow=1,
+    )
+    s.add_texture(
+        name="floor", type=_T.mjTEXTURE_2D, builtin=_B.mjBUILTIN_CHECKER,
+        rgb1=(0.30, 0.34, 0.38), rgb2=(0.38, 0.42, 0.46), width=64, height=64,
+    )  # fmt: skip
+    s.add_texture(
+        name="sky", type=_T.mjTEXTURE_SKYBOX, builtin=_B.mjBUILTIN_GRADIENT,
+        rgb1=(0.75, 0.82, 0.90), rgb2=(0.35, 0.45, 0.55), width=64, height=384,
+    )  # fmt: skip
+    floor = s.add_material(name="floor", texrepeat=(2, 2), texuniform=True)
+    floor.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "floor"
+    world.add_geom(
+        name="floor", type=_G.mjGEOM_PLANE, size=(0, 0, 1), pos=(0, 0, ground), material="floor",
+        contype=1, conaffinity=3,
+    )  # fmt: skip
 
 
 def add_marker(s: mujoco.MjSpec, name: str, shape: str, size: float) -> None:
@@ -176,10 +185,14 @@ def _arm(sim: Sim, body: Body, prefix: str) -> tuple[slice, slice, int]:
 
 
 def _free(sim: Sim) -> tuple[slice, slice, slice]:
-    """Returns where the free objects are in qpos, qvel and among bodies: one block in each."""
+    """Returns where the free objects are in qpos, qvel and among bodies: one block in each.
+
+    A robot's own free joint is called `base` and is no object.
+    """
     m = sim.model
     free = np.flatnonzero(m.jnt_type == int(mujoco.mjtJoint.mjJNT_FREE))
-    if not len(free):
+    free = [j for j in free if m.joint(j).name != "base"]
+    if not free:
         return slice(0, 0), slice(0, 0), slice(0, 0)
     q, v, b = (int(x[free[0]]) for x in (m.jnt_qposadr, m.jnt_dofadr, m.jnt_bodyid))
     k = len(free)
