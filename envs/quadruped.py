@@ -25,7 +25,7 @@ class _Quadruped(Task, ABC):
     control_dt = 0.02
     time_limit = 20.0
     control = Direct()
-    camera = "x"
+    camera = "y"
     speed: ClassVar[float]  # m/s forward
 
     def spec(self) -> mujoco.MjSpec:
