@@ -16,6 +16,8 @@ from .. import registry
 from ..robots.body import Body
 from . import language
 from .rows import masked, spread, where
+from .sense import Sense
+from .senses import Senses
 from .sim import Sim
 from .snapshot import Snapshot
 from .task import Task
@@ -32,15 +34,18 @@ class BatchEnv(VectorEnv):
     Observations are a Dict of `(n, ...)` arrays, fresh at every call: the task's vectors (float32),
     `instruction` (uint8 (n, 128), utf-8) if it has words, and per camera asked for `rgb/<name>`
     (uint8 (n, H, W, 3)), `depth/<name>` (float32 (n, H, W), m), `segmentation/<name>` (int32
-    (n, H, W), geom id, -1 sky). Actions are `(n, nu)` in [-1, 1]; `action_spec` says what they
-    mean. Infos hold `success`, `is_success`, `instruction`, `time` (s), `fault` ("" or "physics")
-    and, when asked for, `label/<key>` and `physics` (n, nphysics) float64, the whole row.
+    (n, H, W), geom id, -1 sky), and the keys of `senses`. Actions are `(n, nu)` in [-1, 1];
+    `action_spec` says what they mean. Infos hold `success`, `is_success`, `instruction`, `time`
+    (s), `fault` ("" or "physics") and, when asked for, `label/<key>` and `physics` (n, nphysics)
+    float64, the whole row.
 
     task: a Task or its registered name. robot, control: of a task with a choice of arms, their
     names (a user's own arm is a Body), default the task's first and "delta_position".
     reward: "dense" in [0, 1] or "sparse" (success, 0 or 1).
     vary: what differs from episode to episode, names of `perturb.KINDS` or {name: (low, high)}, or
     `vary.level(...)`; `label/perturbation` has the values, named by `variation.columns`.
+    senses: names of `senses.MEMBERS` ("imu", "audio", "points/front", ...), or Sense objects for
+    other rates, delays, noise and losses; a key each, float32.
     size: (H, W) of camera images. action_repeat: control steps an action lasts; rewards are summed.
     max_episode_steps: control steps, default the task's limit, -1 for none.
 
@@ -58,6 +63,7 @@ class BatchEnv(VectorEnv):
         control: str | None = None,
         nthread: int = 0,
         cameras: tuple[str, ...] = (),
+        senses: tuple[Sense | str, ...] = (),
         size: tuple[int, int] = (64, 64),
         reward: str = "dense",
         physics: bool = False,
@@ -91,9 +97,10 @@ class BatchEnv(VectorEnv):
         self._limit = np.inf if max_episode_steps < 0 else max_episode_steps
         spec = self.task.spec()
         self.task.control.prepare(spec)
+        self.senses = Senses(senses, spec)
         self.model = spec.compile()
         self.sim = Sim(self.model, num_envs, nthread)
-        self._substeps = self.sim.substeps(self.task.control_dt)
+        self._sensed = self.senses.start(self.sim, self.task.control_dt, action_repeat)
         self.action_spec = self.task.control.spec(self.model, 1 / self.task.control_dt)
         self.variation = Variation(self.sim, vary, len(self.action_spec))
         self._camera = self._picture = None
@@ -120,9 +127,12 @@ class BatchEnv(VectorEnv):
             task.control.start(sim, everyone)
             vectors = {k: v.shape[1:] for k, v in task.observe(sim).items()}
             self._has_words = bool(task.instruction(sim, 0))
+            if "language" in self.variation.ranges and not self._has_words:
+                raise ValueError(f"{type(task).__name__} has no words that vary=language could")
             for method in (task.reward, task.success, task.terminated, task.label, task.expert):
                 method(sim)
             task.control.apply(sim, np.zeros((sim.n, len(self.action_spec))))
+            self.senses.begin(everyone, everyone, everyone)
         sim.seal()
         self._set_const = bool(set(sim.varied) & set(mujoco.MjModel._setconst_inputs))
         spaces = {k: Box(-np.inf, np.inf, shape, np.float32) for k, shape in vectors.items()}
@@ -130,6 +140,9 @@ class BatchEnv(VectorEnv):
             spaces["instruction"] = Box(0, 255, (language.LENGTH,), np.uint8)
         if self._camera:
             spaces |= self._camera.spaces()
+        if twice := spaces.keys() & self._sensed.keys():
+            raise ValueError(f"the task observes {', '.join(sorted(twice))} itself; ask for others")
+        spaces |= self._sensed
         self.single_observation_space = Dict(spaces)
         self.single_action_space = Box(-1.0, 1.0, (len(self.action_spec),), np.float32)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
@@ -215,8 +228,8 @@ class BatchEnv(VectorEnv):
                 break
             task.control.apply(sim, self.variation.delayed(action, run))
             whole = run.all()
-            sim.step(self._substeps, None if whole else run)
             self._age += run
+            self.senses.step(run, self._seed, self._episode, self._age)
             fault = sim.diverged()
             reward = task.success(sim).astype(float) if self._sparse else task.reward(sim)
             if whole and self.action_repeat == 1 and not fault.any():
@@ -242,6 +255,7 @@ class BatchEnv(VectorEnv):
             sim.set_const(rows)
         sim.forward(rows)
         self.task.control.start(sim, rows)
+        self.senses.begin(rows, self._seed, self._episode)
         self._age[rows] = 0
         self._done[rows] = False
         self._fault[rows] = False
@@ -278,7 +292,7 @@ class BatchEnv(VectorEnv):
             if rows is not None and len(rows) < self.num_envs:
                 images = {k: spread(v, rows, self.num_envs) for k, v in images.items()}
             obs |= images
-        return obs
+        return obs | self.senses.observe()
 
     def _info(self) -> dict[str, np.ndarray]:
         success = self.task.success(self.sim) & ~self._fault
@@ -341,7 +355,7 @@ class BatchEnv(VectorEnv):
         if not hasattr(self, "_fingerprint"):
             blob = np.empty(mujoco.mj_sizeModel(self.model), np.uint8)
             mujoco.mj_saveModel(self.model, None, blob)
-            drawn = " ".join(self.variation.columns)
+            drawn = " ".join([*self.variation.columns, *map(repr, self.senses.all)])
             kind = f"{type(self.task).__name__} {mujoco.__version__} {drawn}".encode()
             self._fingerprint = hashlib.sha256(kind + blob.tobytes()).hexdigest()
         return self._fingerprint
@@ -396,7 +410,8 @@ class BatchEnv(VectorEnv):
         """Returns what `action` (m, nu) leads to from `physics` (m, nphysics), m <= num_envs.
 
         The answer is (physics (m, nphysics), reward (m,), terminated (m,)), exactly what `step`
-        gives there. The first m rows of this world are overwritten: plan in a world of its own.
+        gives there. The first m rows of this world are overwritten: plan in a world of its own,
+        which needs no senses.
         """
         m = len(physics)
         full = np.zeros(self.action_space.shape, np.float32)
@@ -413,6 +428,7 @@ class BatchEnv(VectorEnv):
             "episode": self._episode.copy(),
             "done": self._done.copy(),
             "fault": self._fault.copy(),
+            **{f"sense/{k}": v for k, v in self.senses.save().items()},
         }
         return Snapshot(
             self.fingerprint, arrays | {f"last/{k}": v.copy() for k, v in self._last.items()}
@@ -441,6 +457,7 @@ class BatchEnv(VectorEnv):
         self._done, self._fault = arrays["done"].copy(), arrays["fault"].copy()
         self._name(rows)
         self._keep({k: arrays[f"last/{k}"] for k in self.single_observation_space})
+        self.senses.load({k[6:]: v for k, v in arrays.items() if k[:6] == "sense/"}, self._last)
         return {k: v.copy() for k, v in self._last.items()}
 
     def render(self) -> tuple[np.ndarray, ...] | None:

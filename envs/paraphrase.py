@@ -39,8 +39,9 @@ def _said(text: str, level: int, draws: list[int]) -> str:
     if level >= 2:
         meant = readings(text) if level >= 3 else []
         if len(meant) == 1:
-            phrases = VERBS[meant[0].verb]
-            text = meant[0].text(phrase % len(phrases))
+            others = [meant[0].text(k) for k in range(len(VERBS[meant[0].verb]))]
+            others = [other for other in others if other != text]
+            text = others[phrase % len(others)]
         text = _NOUN.sub(lambda m: _OF[m[0]][(1 + noun % 2) % len(_OF[m[0]])], text)
     if level >= 4:
         text = ASIDES[aside % len(ASIDES)].format(text)

@@ -94,7 +94,8 @@ def checked(vary: Ranges | Sequence[str]) -> dict[str, tuple[float, float]]:
 def _range(name: str, given) -> tuple[float, float]:
     kind = KINDS[name]
     least, most = kind.bounds
-    low, high = (float(x) for x in given) if len(given) == 2 else (np.nan, np.nan)
+    pair = isinstance(given, Sequence) and len(given) == 2
+    low, high = (float(x) for x in given) if pair else (np.nan, np.nan)
     if not least <= low <= high <= most:
         raise ValueError(
             f"{name} varies from low to high within [{least:g}, {most:g}] ({kind.unit}), "
