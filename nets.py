@@ -131,7 +131,7 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps x (..., inputs) to (..., outputs)."""
-        return F.linear(x, self.weight, self.bias)
+        return linear(x, self.weight) + self.bias
 
 
 class MLP(nn.Module):
@@ -188,19 +188,41 @@ class Ensemble(nn.Module):
         `dropout_mask`). `frozen` lets a gradient reach the parts but no weight.
         """
 
-        def pick(parameters: nn.ParameterList) -> list[Tensor]:
-            chosen = parameters if members is None else [p[members] for p in parameters]
-            return [p.detach() for p in chosen] if frozen else list(chosen)
-
-        weights = [w.detach() if frozen else w for w in self.weight]
-        biases = pick(self.bias)
-        norms = zip(weights[:-1], biases[:-1], pick(self.gain), pick(self.shift), strict=True)
-        for weight, bias, gain, shift in norms:
-            x = stacked_linear(parts, weight, members)
+        weights, biases, gains, shifts = (
+            [p.detach() if frozen else p for p in group]
+            for group in (self.weight, self.bias, self.gain, self.shift)
+        )
+        x = torch.cat(parts, -1) if len(parts) > 1 else parts[0]
+        if kernels.fits(x):
+            chosen = range(self.count) if members is None else members.tolist()
+            # Parted once: then a member's gradient is not as large as all of them together.
+            layers = [[p.unbind() for p in group] for group in (weights, biases, gains, shifts)]
+            return torch.stack(
+                [
+                    _member(x, *([p[k] for p in group] for group in layers), mask, i)
+                    for i, k in enumerate(chosen)
+                ]
+            )
+        if members is not None:
+            weights, biases, gains, shifts = (
+                [p[members] for p in group] for group in (weights, biases, gains, shifts)
+            )
+        for weight, bias, gain, shift in zip(weights, biases, gains, shifts, strict=False):
+            x = torch.matmul(x, weight.transpose(1, 2))
             if mask is not None:
-                x, bias, mask = x.add_(bias[:, None]).mul_(mask), torch.zeros_like(bias), None
-            parts = (norm_mish(x, bias, gain, shift),)
-        return stacked_linear(parts, weights[-1], members) + biases[-1][:, None]
+                x, bias, mask = (x + bias[:, None]) * mask, torch.zeros_like(bias), None
+            x = norm_mish(x, bias, gain, shift)
+        return torch.matmul(x, weights[-1].transpose(1, 2)) + biases[-1][:, None]
+
+
+def _member(x: Tensor, weights, biases, gains, shifts, mask: Tensor | None, i: int) -> Tensor:
+    """Maps x (m, inputs) through one MLP of an ensemble; the i-th mask is its own."""
+    for weight, bias, gain, shift in zip(weights, biases, gains, shifts, strict=False):
+        x = linear(x, weight)
+        if mask is not None:
+            x, bias, mask = x.add_(bias).mul_(mask[i]), torch.zeros_like(bias), None
+        x = norm_mish(x, bias, gain, shift)
+    return linear(x, weights[-1]) + biases[-1]
 
 
 # ---- what the layers are made of
@@ -213,15 +235,43 @@ def joined_linear(parts: Sequence[Tensor], weight: Tensor) -> Tensor:
     rows stands for m / n rows in turn, and is multiplied once.
     """
     if len(parts) == 1:
-        return F.linear(parts[0], weight)
+        return linear(parts[0], weight)
     head, tail = parts[0], torch.cat(parts[1:], -1) if len(parts) > 2 else parts[1]
     if head.shape[:-1] == tail.shape[:-1]:
-        return F.linear(torch.cat((head, tail), -1), weight)
+        return linear(torch.cat((head, tail), -1), weight)
     width = head.shape[-1]
     once = F.linear(head, weight[:, :width])
     if len(head) > 1:
         once = once.repeat_interleave(len(tail) // len(head), 0)
     return torch.addmm(once, tail, weight[:, width:].t())
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """Returns weight (outputs, inputs) times x (..., inputs): (..., outputs)."""
+    if not kernels.fits(x):
+        return F.linear(x, weight)
+    rows = x.flatten(0, -2) if x.ndim > 2 else x
+    call = _Linear.apply if torch.is_grad_enabled() else kernels.product
+    out = call(rows, weight)
+    return out.view(*x.shape[:-1], -1) if x.ndim > 2 else out
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight):
+        ctx.save_for_backward(x, weight)
+        return kernels.product(x, weight)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        if torch.is_grad_enabled():
+            return _second(F.linear, (x, weight), needs, grad)
+        return (
+            kernels.product(grad, weight.t()) if needs[0] else None,
+            kernels.product(grad.t(), x.t()) if needs[1] else None,
+        )
 
 
 def distinct_rows(x: Tensor) -> Tensor:
@@ -239,73 +289,6 @@ def distinct_rows(x: Tensor) -> Tensor:
     ):
         return x
     return rows
-
-
-def stacked_linear(parts: Sequence[Tensor], weight: Tensor, members: Tensor | None) -> Tensor:
-    """Returns each member's weight times the joined parts, (k, m, outputs).
-
-    parts: (m, ·) where all members share them, or one (k, m, inputs). weight: (count, outputs,
-    inputs). members: (k,) int64 and distinct, or None for all.
-    """
-    if not kernels.fits(weight):
-        return _stacked(weight, slice(None) if members is None else members, *parts)
-    chosen = list(range(len(weight))) if members is None else members.tolist()
-    call = _StackedLinear.apply if torch.is_grad_enabled() else _products
-    return call(weight, chosen, *parts)
-
-
-def _stacked(weight: Tensor, members, *parts: Tensor) -> Tensor:
-    x, weight = torch.cat(parts, -1), weight[members]
-    return torch.matmul(x, weight.transpose(1, 2))
-
-
-def _products(weight: Tensor, members: list[int], *parts: Tensor) -> Tensor:
-    x = torch.cat(parts, -1) if len(parts) > 1 else parts[0]
-    out = x.new_empty(len(members), x.shape[-2], weight.shape[1])
-    for i, k in enumerate(members):
-        torch.mm(x if x.ndim == 2 else x[i], weight[k].t(), out=out[i])
-    return out
-
-
-class _StackedLinear(torch.autograd.Function):
-    """A product per member, each on all threads: no weight is copied, no useless gradient taken."""
-
-    @staticmethod
-    def forward(ctx, weight, members, *parts):
-        ctx.save_for_backward(weight, *parts)
-        ctx.members = members
-        return _products(weight, members, *parts)
-
-    @staticmethod
-    def backward(ctx, grad):
-        weight, *parts = ctx.saved_tensors
-        needs, begin, found = ctx.needs_input_grad, 0, [None, None]
-        if torch.is_grad_enabled():
-            return _second(_stacked, (weight, ctx.members, *parts), needs, grad)
-        grad = grad.contiguous()
-        if needs[0]:
-            x = torch.cat(parts, -1)
-            found[0] = torch.zeros_like(weight)
-            for i, k in enumerate(ctx.members):
-                torch.mm(grad[i].t(), x if x.ndim == 2 else x[i], out=found[0][k])
-        for part, need in zip(parts, needs[2:], strict=True):
-            columns = weight[:, :, begin : begin + part.shape[-1]]
-            begin += part.shape[-1]
-            found.append(_input_gradient(grad, columns, ctx.members, part) if need else None)
-        return tuple(found)
-
-
-def _input_gradient(grad: Tensor, columns: Tensor, members: list[int], part: Tensor) -> Tensor:
-    """Returns the gradient of a part: of each member's own, or summed where they share it."""
-    out = torch.empty_like(part)
-    for i, k in enumerate(members):
-        if part.ndim == 3:
-            torch.mm(grad[i], columns[k], out=out[i])
-        elif i == 0:
-            torch.mm(grad[i], columns[k], out=out)
-        else:
-            out.addmm_(grad[i], columns[k])
-    return out
 
 
 def _norm(x: Tensor, bias: Tensor, gain: Tensor, shift: Tensor) -> Tensor:

@@ -178,3 +178,43 @@ def test_rows_of_strided_memory_are_read_right():
     got = nets.norm_simnorm(x, torch.zeros(16), torch.ones(16), torch.zeros(16))
     near(got, simnorm(F.layer_norm(x.double(), (16,))))
     np.testing.assert_allclose(got.reshape(6, 2, 8).sum(-1), 1, rtol=1e-5)
+
+
+LAID = {  # the same matrix in other memory
+    "by rows": lambda m: m.contiguous(),
+    "by columns": lambda m: m.t().contiguous().t(),
+    "a part of a wider one": lambda m: F.pad(m, (3, 5))[:, 3:-5],
+    "a part of a taller one": lambda m: F.pad(m.t(), (2, 1)).t()[2:-1],
+}
+
+
+@pytest.mark.parametrize("x_laid", LAID)
+@pytest.mark.parametrize("weight_laid", LAID)
+@pytest.mark.parametrize("m, k, o", [(1, 40, 24), (37, 6, 24), (64, 134, 101), (48, 24, 2)])
+def test_products_are_those_of_float64(m, k, o, x_laid, weight_laid):
+    x, weight = draws(m, k), draws(o, k, seed=1)
+    want = (x.double() @ weight.double().t()).float()
+    got = kernels.product(LAID[x_laid](x), LAID[weight_laid](weight))
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_a_product_hides_no_nan_and_is_the_same_without_onednn(monkeypatch):
+    x, weight = draws(20, 32), draws(24, 32, seed=1)
+    x[3, 5] = torch.nan
+    got = kernels.product(x, weight)
+    assert got[3].isnan().all() and got[:3].isfinite().all() and got[4:].isfinite().all()
+    monkeypatch.setattr(kernels, "_onednn", None)
+    torch.testing.assert_close(
+        kernels.product(x, weight), got, rtol=1e-5, atol=1e-5, equal_nan=True
+    )
+
+
+def test_a_linear_layer_has_torchs_gradients_also_of_the_second_order():
+    x, weight = draws(4, 9, 32).requires_grad_(), draws(24, 32, seed=1).requires_grad_()
+    found = []
+    for call in (nets.linear, F.linear):
+        first = torch.autograd.grad(call(x, weight).sin().sum(), (x, weight), create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), (x, weight))
+        found.append([*first, *second])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
