@@ -1,0 +1,69 @@
+"""Carry: what tasks that move things by hand share: how they are seen, a script's next move.
+
+Knows no task: which thing is moved and where to, and when it is there, are given.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..robots.body import Body
+from . import scene
+from .rewards import distance
+from .sim import Sim
+
+HOVER = 0.13  # m above the table: what is held there is clear of everything on it
+
+
+def things(sim: Sim) -> np.ndarray:
+    """Returns the free objects as observations tell of them, `(n, objects, 15)`.
+
+    Place, place seen from the tool (m), two axes, velocity (m/s).
+    """
+    places, axes, speeds = scene.objects(sim)
+    return np.concatenate([places, places - sim.site("tcp")[:, None], axes, speeds], 2)
+
+
+def held(touch: np.ndarray) -> np.ndarray:
+    """Returns `(..., )` bool: both fingers touch, of touches `(..., 2)`."""
+    return touch[..., 0] & touch[..., 1]
+
+
+def still(sim: Sim, which: np.ndarray, limit: float = 0.03) -> np.ndarray:
+    """Returns `(n,)` bool: object which[i] moves by less than `limit` m/s."""
+    speed = scene.pick(sim, scene.objects(sim)[2], which)
+    return distance(speed, np.zeros(3)) < limit
+
+
+def move(
+    sim: Sim, body: Body, thing: np.ndarray, grasp: np.ndarray, goal: np.ndarray, there: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns where the hand goes next `(n, 3)` in m, and its jaws `(n,)`, to put a thing down.
+
+    Hovers, descends, grasps, lifts, carries, lowers and lets go, by what it sees now. thing: where
+    it is (n, 3) m. grasp: both fingers touch it (n,). goal: where its centre is let go (n, 3) m.
+    there: it is where it shall be (n,), so that the hand lets go, and leaves.
+    """
+    tip, high = sim.site("tcp"), thing[:, 2]
+    aside = distance(tip[:, :2], thing[:, :2])
+    over = distance(goal[:, :2], thing[:, :2]) < 0.012
+    down = there | (over & (high < goal[:, 2] + 0.004))
+    case = [
+        down & grasp | there & (aside < 0.03) & (scene.opening(sim, body) < 0.75),
+        there,
+        grasp & over,
+        grasp,
+        (aside < 0.012) & (tip[:, 2] < high + 0.008),
+        aside < 0.012,
+        tip[:, 2] < HOVER - 0.03,
+    ]
+    here, above = tip[:, :2], thing[:, :2]
+    lifted = (high > HOVER - 0.04)[:, None]
+    carry = np.where(lifted, here + goal[:, :2] - above, here)
+    xy = np.select(
+        [c[:, None] for c in case], [here, here, carry, carry, above, above, here], above
+    )
+    lower = tip[:, 2] + goal[:, 2] - high
+    z = np.select(case, [tip[:, 2], HOVER, lower, HOVER, high, high, HOVER], HOVER)
+    jaws = np.select(case, [1.0, 1.0, -1.0, -1.0, -1.0, 1.0, 1.0], 1.0)
+    return np.concatenate([xy, z[:, None]], 1), jaws
