@@ -3,7 +3,9 @@
 import os
 import struct
 import zlib
+from pathlib import Path
 
+import dm_control
 import mujoco
 import numpy as np
 import pytest
@@ -81,6 +83,15 @@ def test_a_body_with_includes_a_mesh_and_a_texture_loads_as_mujoco_loads_it(tmp_
     for name in ("mesh_vert", "geom_pos", "geom_rgba", "body_mass", "jnt_range", "tex_data"):
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
     assert ours.names == theirs.names
+
+
+@pytest.mark.parametrize("name", ["cheetah", "humanoid_CMU", "manipulator", "quadruped", "swimmer"])
+def test_others_models_load_as_mujoco_loads_them(name):
+    path = Path(dm_control.__file__).parent / "suite" / f"{name}.xml"
+    ours, theirs = mjcf.load(path).compile(), mujoco.MjModel.from_xml_path(str(path))
+    assert ours.names == theirs.names and ours.ntex > 0
+    for field in ("body_mass", "geom_size", "qpos0", "actuator_gainprm", "dof_damping"):
+        np.testing.assert_array_equal(getattr(ours, field), getattr(theirs, field))
 
 
 def test_its_spec_can_join_a_scene(tmp_path):
@@ -204,6 +215,7 @@ def test_what_no_body_needs_is_refused(tmp_path, xml, told):
         mjcf.load(write(tmp_path, main__xml=xml))
 
 
+@pytest.mark.filterwarnings("ignore:Inertia matrix")
 def test_what_a_file_holds_is_limited_too(tmp_path):
     huge = TETRA.replace("v 1 0 0", "v 1e9 0 0")
     with pytest.raises(ValueError, match="a geom of"):
