@@ -139,6 +139,34 @@ class Sim:
         """Advances all rows, or those that the boolean mask `rows` names, by nstep substeps."""
         self.batch.step(rows, nstep, _VEL)
 
+    def record(self, nstep: int, rows: np.ndarray | None = None) -> np.ndarray:
+        """Advances as `step` does; returns the sensors after each substep, (m, nstep, k).
+
+        Of a substep these are its forces and accelerations, and the positions and velocities at
+        its end; the last is what `sensordata` then reads. m are the rows that advance.
+        """
+        ran = slice(None) if rows is None else rows
+        if nstep == 1:
+            self.step(1, rows)
+            return self.sensordata[ran][:, None]
+        early = self.batch.rollout(nstep - 1, record=("sensordata",), ids=rows)["sensordata"]
+        self.refresh(rows)
+        out = np.empty((len(early), nstep, early.shape[2]))
+        # The engine reads them as a substep begins: what it reads of a state comes one later.
+        state = self.once("state", self._of_state)
+        out[:, :-1] = early
+        out[:, :-2, state] = early[:, 1:, state]
+        out[:, -2, state] = self.sensordata[ran][:, state]
+        self.step(1, rows)
+        out[:, -1] = self.sensordata[ran]
+        return out
+
+    def _of_state(self) -> np.ndarray:
+        """Returns which sensor readings depend on positions and velocities alone."""
+        m, last = self.model, int(mujoco.mjtStage.mjSTAGE_ACC)
+        stage = [np.full(int(m.sensor_dim[k]), m.sensor_needstage[k]) for k in range(m.nsensor)]
+        return np.flatnonzero(np.concatenate(stage) != last)
+
     def reset(self, rows: np.ndarray) -> None:
         """Puts the rows (sorted ints) back to the model's first keyframe, or its qpos0."""
         self.batch.reset(rows, 0 if self.model.nkey else -1, _NONE)
@@ -147,7 +175,7 @@ class Sim:
         """Computes the derived fields of the rows (sorted ints) from their state."""
         self.batch.forward(rows)
 
-    def refresh(self, rows: np.ndarray) -> None:
+    def refresh(self, rows: np.ndarray | None) -> None:
         """Computes what depends on position and velocity alone, as `step` leaves it; no forces."""
         self.batch.forward(rows, _VEL)
 

@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode
 from ..robots.body import Body
 from .env import BatchEnv
 from .rows import single
+from .sense import Sense
 from .snapshot import Snapshot
 from .task import Task
 from .vary import Ranges
@@ -34,6 +35,7 @@ class Env(gymnasium.Env):
         control: str | None = None,
         nthread: int = 1,
         cameras: tuple[str, ...] = (),
+        senses: tuple[Sense | str, ...] = (),
         size: tuple[int, int] = (64, 64),
         reward: str = "dense",
         physics: bool = False,
@@ -44,10 +46,10 @@ class Env(gymnasium.Env):
         render_mode: str | None = None,
     ):
         self.batch = BatchEnv(
-            task, 1, robot=robot, control=control, nthread=nthread, cameras=cameras, size=size,
-            reward=reward, physics=physics, labels=labels, vary=vary, action_repeat=action_repeat,
-            max_episode_steps=max_episode_steps, autoreset_mode=AutoresetMode.DISABLED,
-            render_mode=render_mode,
+            task, 1, robot=robot, control=control, nthread=nthread, cameras=cameras,
+            senses=senses, size=size, reward=reward, physics=physics, labels=labels, vary=vary,
+            action_repeat=action_repeat, max_episode_steps=max_episode_steps,
+            autoreset_mode=AutoresetMode.DISABLED, render_mode=render_mode,
         )  # fmt: skip
         self.metadata = {k: v for k, v in self.batch.metadata.items() if k != "autoreset_mode"}
         self.render_mode = render_mode

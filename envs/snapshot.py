@@ -12,7 +12,8 @@ class Snapshot:
     """Rows of a world at one moment, to be loaded into any world of the same model.
 
     arrays: `physics` (n, nphysics) float64 (state, variation and age), `seed` and `episode` (n,)
-    int64, `done` and `fault` (n,) bool, and the last observation under `last/<key>`.
+    int64, `done` and `fault` (n,) bool, the last observation under `last/<key>`, and what senses
+    remember under `sense/<key>/...`.
     """
 
     fingerprint: str

@@ -1,0 +1,248 @@
+"""Audio: what two ears hear of contacts, by modal synthesis; `sound` has the compiled loop."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import mujoco
+import numpy as np
+
+from .sense import EVERY, Form, Moment, Sense, add, columns
+from .sim import Sim
+
+
+class Material(NamedTuple):
+    """Young's modulus (Pa), density (kg/m^3) and loss factor of what a thing is made of."""
+
+    stiffness: float
+    density: float
+    loss: float
+
+
+# Source: Ashby, "Materials Selection in Mechanical Design", charts 1 and 8, round numbers.
+MATERIALS = {
+    "wood": Material(1.0e10, 700, 0.015),
+    "plastic": Material(2.3e9, 1050, 0.03),
+    "steel": Material(2.0e11, 7850, 0.002),
+    "glass": Material(7.0e10, 2500, 0.002),
+    "ceramic": Material(9.0e10, 2300, 0.004),
+    "rubber": Material(5.0e7, 1100, 0.2),
+}
+# A free bar's bending modes, in ratio to the first, and the first's frequency as 1.028 c h / l^2.
+# Source: Fletcher and Rossing, "The Physics of Musical Instruments", 2nd ed., section 2.15.
+RATIOS = np.array([1.0, 2.757, 5.404, 8.933])
+_BAR, _THICKNESS = 1.028, 0.03  # h / l: things are hollow, of thin walls
+AIR, SPEED = 1.2, 343.0  # kg/m^3, m/s
+FULL_SCALE = 20.0  # Pa that a sample of 1 stands for (120 dB): where a microphone clips
+_RADIATED = 0.1  # of an area's motion, what becomes sound
+_NEAR = 0.05  # m: nothing is heard from nearer
+_ECHO = 512  # samples a sound can be under way
+_SHADOW = 0.5  # what is lost of a sound from the head's other side
+_REST = 2.0  # weights of a body that its support may come and go by without a sound
+_SLIP = 0.01  # m/s below which a contact sticks
+_RUSTLE = 20.0  # s/m: momentum that friction's power shakes a thing with
+SLOTS = 4  # contacts of a body that count, the strongest
+
+
+def frequencies(material: str, length: float) -> np.ndarray:
+    """Returns the modes (4,) in Hz of a thing `length` m long."""
+    stiffness, density, _ = MATERIALS[material]
+    return _BAR * _THICKNESS / length * math.sqrt(stiffness / density) * RATIOS
+
+
+def decays(material: str, length: float) -> np.ndarray:
+    """Returns by what factor e^-(d t) its modes die away: d (4,) in 1/s."""
+    return math.pi * MATERIALS[material].loss * frequencies(material, length)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audio(Sense):
+    """Two ears' samples (r, 2), left and right, of what bodies in contact sound like; 1 is 20 Pa.
+
+    Every body that moves and collides is a source. A jump of its normal forces strikes its damped
+    modes, which its material and length give; friction's power shakes them with noise. Sound
+    reaches an ear after its way's time, fainter with 1 / distance and from the head's other side.
+    At rest, and where all has died away, samples are exactly 0.
+
+    at: a camera or site whose x axis leads from the left ear to the right and that looks along -z;
+    by default the camera `front`, else the scene's first. hertz: samples a second. head: m between
+    the ears. materials: (body, material) pairs; else a geom's material, if it bears such a name,
+    else wood for free bodies and plastic for a robot's. A control step's samples are lost together.
+    """
+
+    rate: int | None = EVERY
+    at: str | None = None
+    hertz: int = 16000
+    head: float = 0.18
+    materials: tuple[tuple[str, str], ...] = ()
+
+    unit = "20 Pa"
+    blocks = True
+
+    def samples(self, dt: float, substeps: int) -> int:
+        each = self.hertz * dt / substeps
+        if self.rate != EVERY or abs(each - round(each)) > 1e-6 or round(each) < 1:
+            raise ValueError(
+                f"{self.key}: hertz {self.hertz} must be a whole number of samples per physics "
+                f"step of {dt / substeps:g} s, and rate be left as it is"
+            )
+        return round(each) * substeps
+
+    def readings(self, dt: float, substeps: int) -> int:
+        return substeps
+
+    def prepare(self, spec: mujoco.MjSpec) -> None:
+        self._ears(spec)
+        names = [b.name for b in spec.bodies if _sounds(b)]
+        if not names:
+            raise ValueError(f"{self.key} needs a body that moves and collides; the scene has none")
+        for body, material in self.materials:
+            if body not in names or material not in MATERIALS:
+                raise ValueError(
+                    f"{self.key}: no material {material!r} for {body!r}; there are "
+                    f"{', '.join(MATERIALS)} for {', '.join(names)}"
+                )
+        data = mujoco.mjtConDataField
+        fields = 1 << int(data.mjCONDATA_FORCE) | 1 << int(data.mjCONDATA_LINVEL)
+        for name in names:
+            kind, body = mujoco.mjtSensor.mjSENS_CONTACT, mujoco.mjtObj.mjOBJ_BODY
+            add(spec, self.key, name, kind, body, name, fields, 2, SLOTS)
+
+    def _ears(self, spec: mujoco.MjSpec) -> None:
+        cameras = [camera.name for camera in spec.cameras]
+        if self.at is None and cameras:
+            return
+        if self.at not in cameras and (self.at is None or spec.site(self.at) is None):
+            sites = [s.name for s in spec.sites]
+            raise ValueError(
+                f"{self.key} hears at a camera or site, of which the scene has no "
+                f"{self.at or 'camera'!r}; there are {', '.join(cameras + sites) or 'none'}"
+            )
+
+    def bind(self, sim: Sim, dt: float, substeps: int) -> dict[str, np.ndarray]:
+        sources = sim.once((self.key, "sources"), lambda: self._sources(sim))
+        sim.once((self.key, "ears"), lambda: self._listener(sim))
+        sim.xpos  # noqa: B018 (bound when named)
+        n, count = sim.n, len(sources)
+        return {
+            "force": np.zeros((n, count)),
+            "modes": np.zeros((n, count, len(RATIOS), 3)),  # of a resonator: 2 factors and a gain
+            "motion": np.zeros((n, count, len(RATIOS), 2)),
+            "way": np.zeros((n, count, 2, 2)),  # to each ear: gain, delay in samples
+            "echo": np.zeros((n, _ECHO, 2)),
+        }
+
+    def _sources(self, sim: Sim):
+        """Returns of each source: its body, its longest geom, that geom's length and material."""
+        m, told, out = sim.model, dict(self.materials), []
+        for i in range(m.nsensor):
+            if not (name := m.sensor(i).name).startswith(f"{self.key}:"):
+                continue
+            body = m.body(name.removeprefix(f"{self.key}:")).id
+            own = np.flatnonzero(
+                (m.geom_bodyid == body) & (m.geom_contype | m.geom_conaffinity > 0)
+            )
+            geom = own[m.geom_aabb[own, 3:].max(1).argmax()]
+            made = m.material(m.geom_matid[geom]).name if m.geom_matid[geom] >= 0 else ""
+            joint = m.body_jntadr[body]
+            free = joint >= 0 and int(m.jnt_type[joint]) == int(mujoco.mjtJoint.mjJNT_FREE)
+            made = made if made in MATERIALS else "wood" if free else "plastic"
+            length = 2 * m.geom_aabb[geom, 3:].max()
+            out.append((body, geom, length, told.get(m.body(body).name, made)))
+        return tuple(out)
+
+    def _listener(self, sim: Sim):
+        cameras = [sim.model.camera(i).name for i in range(sim.model.ncam)]
+        name = self.at or ("front" if "front" in cameras else cameras[0])
+        if name in cameras:
+            k = cameras.index(name)
+            return sim.cam_xpos[:, k], sim.cam_xmat[:, k]
+        return sim.site(name), sim.turn(name)
+
+    def form(self, sim: Sim) -> Form:
+        return Form((2,), -1.0, 1.0)
+
+    def begin(self, sim: Sim, now: Moment, memory: dict[str, np.ndarray]) -> None:
+        memory["modes"][now.rows] = self._modes(sim, now.rows)
+        memory["motion"][now.rows] = memory["echo"][now.rows] = 0.0
+        memory["force"][now.rows] = self._contacts(sim, now.data)[0][:, -1]
+        memory["way"][now.rows] = self._ways(sim, now.rows)
+
+    def _modes(self, sim: Sim, rows: np.ndarray) -> np.ndarray:
+        """Returns the sources' resonators (m, sources, modes, 3), by the rows' sizes and masses."""
+        sources = sim.once((self.key, "sources"), lambda: ())
+        mass, size = sim.model_field("body_mass"), sim.model_field("geom_size")
+        out = np.zeros((len(rows), len(sources), len(RATIOS), 3))
+        for k, (body, geom, length, made) in enumerate(sources):
+            own = sim.model.geom_size[geom].max()
+            grown = size[rows, geom].max(1) / own if own else np.ones(len(rows))
+            for i in range(len(rows)):  # cold: once an episode
+                long, heavy = length * grown[i], mass[rows[i], body]
+                f, d = frequencies(made, long), decays(made, long)
+                turn, die = 2 * math.pi * f / self.hertz, np.exp(-d / self.hertz)
+                # A sphere's far field: p = rho a dv/dt / (4 pi r), a struck mass moves at J / m.
+                loud = AIR * 2 * math.pi * f * _RADIATED * long**2 / (4 * math.pi * heavy)
+                heard = (f < 0.45 * self.hertz) * loud * np.sin(turn) / (RATIOS**2 * FULL_SCALE)
+                out[i, k] = np.stack([2 * die * np.cos(turn), -(die**2), heard], -1)
+        return out
+
+    def _contacts(self, sim: Sim, data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the normal force (N) on each source and its friction's power (W), (m, r, s)."""
+        data = data[..., columns(sim, self.key)]
+        data = data.reshape(*data.shape[:2], -1, SLOTS, 6)
+        fn, ft, gt = (data[..., k] for k in range(3))
+        vt, wt = data[..., 4], data[..., 5]
+        power = np.sqrt((ft * ft + gt * gt) * np.maximum(vt * vt + wt * wt - _SLIP**2, 0))
+        force, total = fn[..., 0].copy(), power[..., 0].copy()
+        for k in range(1, SLOTS):  # one after the other: the order must not depend on m
+            force += fn[..., k]
+            total += power[..., k]
+        return force, total
+
+    def _ways(self, sim: Sim, rows: np.ndarray) -> np.ndarray:
+        """Returns gain and delay (samples) from each source to each ear, (m, sources, 2, 2)."""
+        place, turn = (x[rows] for x in sim.once((self.key, "ears"), lambda: None))
+        bodies = [body for body, *_ in sim.once((self.key, "sources"), lambda: ())]
+        side = turn.reshape(-1, 1, 3, 3)[..., 0]  # towards the right
+        out = np.empty((len(rows), len(bodies), 2, 2))
+        for ear, sign in enumerate((-1, 1)):
+            way = sim.xpos[rows][:, bodies] - (place[:, None] + sign * self.head / 2 * side)
+            far = np.sqrt(way[..., 0] ** 2 + way[..., 1] ** 2 + way[..., 2] ** 2)
+            far = np.maximum(far, _NEAR)
+            along = way[..., 0] * side[..., 0] + way[..., 1] * side[..., 1]
+            along = sign * (along + way[..., 2] * side[..., 2]) / far
+            out[..., ear, 0] = (1 - _SHADOW * (1 - along) / 2) / far
+            out[..., ear, 1] = np.minimum(far / SPEED * self.hertz, _ECHO - 2)
+        return out
+
+    def measure(self, sim: Sim, now: Moment, memory: dict[str, np.ndarray]) -> np.ndarray:
+        from .sound import sing  # numba costs 0.5 s and 60 MB: only if needed
+
+        per = self.samples(sim.model.opt.timestep, 1)
+        out = np.zeros((len(now.rows), 1 if now.begins else now.data.shape[1] * per, 2))
+        if now.begins:
+            return out
+        force, power = self._contacts(sim, now.data)
+        before = np.concatenate([memory["force"][now.rows][:, None], force[:, :-1]], 1)
+        bodies = [body for body, *_ in sim.once((self.key, "sources"), lambda: ())]
+        weight = np.linalg.norm(sim.model.opt.gravity) * sim.model_field("body_mass")
+        deaf = _REST * weight[now.rows][:, None, bodies]
+        strike = np.maximum(force - before - deaf, 0) * sim.model.opt.timestep
+        memory["force"][now.rows] = force[:, -1]
+        sing(
+            now.rows, strike, power * _RUSTLE / self.hertz, now.keys, memory["modes"],
+            memory["motion"], memory["way"], self._ways(sim, now.rows), memory["echo"], out,
+        )  # fmt: skip
+        return out
+
+
+def _sounds(body: mujoco.MjsBody) -> bool:
+    """Whether a body moves, has a name and a geom that collides."""
+    solid = any(geom.contype or geom.conaffinity for geom in body.geoms)
+    return bool(body.name) and solid and _moves(body)
+
+
+def _moves(body: mujoco.MjsBody) -> bool:
+    return body.name != "world" and (bool(body.joints) or _moves(body.parent))
