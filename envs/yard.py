@@ -14,7 +14,7 @@ from .sim import Sim
 _G = mujoco.mjtGeom
 _SHAPE = {"ball": _G.mjGEOM_SPHERE, "cube": _G.mjGEOM_BOX, "cylinder": _G.mjGEOM_CYLINDER}
 _WALL, _STONE = (0.80, 0.76, 0.68, 1), (0.52, 0.54, 0.57, 1)
-HEIGHT, THICK = 0.3, 0.05  # m, of walls
+HEIGHT, THICK = 0.45, 0.05  # m, of walls
 
 
 def enclose(s: mujoco.MjSpec, memory: int, half: float) -> None:
