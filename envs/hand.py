@@ -1,0 +1,50 @@
+"""Hand: what scripted experts do with a gripper that looks down, by the present state alone."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..robots.body import Body
+from . import scene
+from .control import Control
+from .rewards import distance
+from .sim import Sim
+
+CLEAR = 0.165  # m above the table: over handles and pegs, fingers included
+_AHEAD = 0.025  # m that the tool leads a post by: more, and the post slips out of the fingers
+_YIELD = 0.006  # m a step towards the finger that touches first, until the other does
+
+
+def lead(
+    sim: Sim, body: Body, control: Control, post, touch, goal, done, speed: float = 0.6
+) -> np.ndarray | None:
+    """Returns actions that take a post by its top, lead it to a goal, let it go and rise.
+
+    post, goal: (n, 3) in m, where the tool holds the post and where the post shall be; touch
+    (n, 2): which fingers touch it; done (n,): the post may be let go.
+    """
+    tip = sim.site("tcp")
+    aside = distance(tip[:, :2], post[:, :2])
+    way = (goal - post)[:, :2]
+    way *= np.minimum(1, _AHEAD / np.maximum(distance(way, 0), 1e-9))[:, None]
+    # The jaws close along y: there the post follows the fingers, along x it can slip.
+    pull, give = way.copy(), np.zeros_like(way)
+    pull[:, 0] += post[:, 0] - tip[:, 0]
+    give[:, 1] = _YIELD * (touch[:, 0].astype(float) - touch[:, 1])
+    shut = scene.opening(sim, body) < 0.7
+    low = tip[:, 2] < post[:, 2] + 0.008
+    case = [
+        done & (touch.any(1) | (shut & (aside < 0.04))),
+        done,
+        touch.all(1),
+        touch.any(1) & low & shut,
+        (aside < 0.012) & low,
+        aside < 0.012,
+    ]
+    flat = [c[:, None] for c in case]
+    here, there = tip[:, :2], post[:, :2]
+    xy = np.select(flat, [there, here, here + pull, here + give, here, there], there)
+    at = post[:, 2]
+    z = np.select(case, [tip[:, 2], np.full(sim.n, CLEAR), at, at, at, at], CLEAR)
+    jaws = np.select(case, [1.0, 1.0, -1.0, -1.0, -1.0, 1.0], 1.0)
+    return control.aim(sim, np.concatenate([xy, z[:, None]], 1), jaws, speed)
