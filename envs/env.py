@@ -14,6 +14,7 @@ from gymnasium.vector.utils import batch_space
 
 from .. import registry
 from ..robots.body import Body
+from . import labels as truth
 from . import language
 from .rows import masked, spread, where
 from .sense import Sense
@@ -95,10 +96,7 @@ class BatchEnv(VectorEnv):
         if max_episode_steps is None:
             max_episode_steps = round(self.task.time_limit / self.task.control_dt)
         self._limit = np.inf if max_episode_steps < 0 else max_episode_steps
-        spec = self.task.spec()
-        self.task.control.prepare(spec)
-        self.senses = Senses(senses, spec)
-        self.model = spec.compile()
+        self.model = self._compile(senses)
         self.sim = Sim(self.model, num_envs, nthread)
         self._sensed = self.senses.start(self.sim, self.task.control_dt, action_repeat)
         self.action_spec = self.task.control.spec(self.model, 1 / self.task.control_dt)
@@ -115,6 +113,17 @@ class BatchEnv(VectorEnv):
         self._rehearse()
         self._start_rows()
 
+    def _compile(self, senses: tuple[Sense | str, ...]) -> mujoco.MjModel:
+        """Returns the model of the task, its control, the senses and, if asked for, the labels."""
+        spec = self.task.spec()
+        self.task.control.prepare(spec)
+        self.senses = Senses(senses, spec)
+        self._bare = spec.compile()  # what Snapshots are of: labels only add sensors to it
+        if not self._with_labels:
+            return self._bare
+        truth.prepare(spec)
+        return spec.compile()
+
     def _rehearse(self) -> None:
         """Runs every method of the task once, so that all fields are bound and shapes known."""
         sim, task = self.sim, self.task
@@ -130,6 +139,8 @@ class BatchEnv(VectorEnv):
                 raise ValueError(f"{type(task).__name__} has no words that vary=language could")
             for method in (task.reward, task.success, task.terminated, task.label, task.expert):
                 method(sim)
+            if self._with_labels:
+                truth.of(sim, task.subtasks, task.label(sim))
             task.control.apply(sim, np.zeros((sim.n, len(self.action_spec))))
             self.senses.begin(everyone, everyone, everyone)
         sim.seal()
@@ -303,7 +314,7 @@ class BatchEnv(VectorEnv):
             "fault": _FAULTS[self._fault.astype(np.intp)],
         }
         if self._with_labels:
-            labels = self.task.label(self.sim)
+            labels = truth.of(self.sim, self.task.subtasks, self.task.label(self.sim))
             info |= {f"label/{k}": np.array(v) for k, v in labels.items()}
             if self.variation.columns:
                 info["label/perturbation"] = self.variation.values.copy()
@@ -352,8 +363,8 @@ class BatchEnv(VectorEnv):
     def fingerprint(self) -> str:
         """Returns a hash of the compiled model: Snapshots pass between worlds that share it."""
         if not hasattr(self, "_fingerprint"):
-            blob = np.empty(mujoco.mj_sizeModel(self.model), np.uint8)
-            mujoco.mj_saveModel(self.model, None, blob)
+            blob = np.empty(mujoco.mj_sizeModel(self._bare), np.uint8)
+            mujoco.mj_saveModel(self._bare, None, blob)
             drawn = " ".join([*self.variation.columns, *map(repr, self.senses.all)])
             kind = f"{type(self.task).__name__} {mujoco.__version__} {drawn}".encode()
             self._fingerprint = hashlib.sha256(kind + blob.tobytes()).hexdigest()

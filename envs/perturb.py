@@ -47,7 +47,7 @@ class Kind(NamedTuple):
     whole: bool = False  # whole numbers only
 
 
-def _driven(model) -> set[int]:
+def driven(model) -> set[int]:
     """Returns the root bodies of what actuators move."""
     roots = set()
     for a in range(model.nu):
@@ -71,13 +71,13 @@ def _driven(model) -> set[int]:
 
 def _things(model) -> list[Part]:
     """Returns the free bodies that no actuator moves: (name, body, (its joint,))."""
-    driven = _driven(model)
+    robots = driven(model)
     return [
         Part(model.body(b).name, b, (int(model.body_jntadr[b]),))
         for b in range(1, model.nbody)
         if model.body_jntnum[b] == 1
         and int(model.jnt_type[model.body_jntadr[b]]) == _FREE
-        and int(model.body_rootid[b]) not in driven
+        and int(model.body_rootid[b]) not in robots
     ]
 
 
@@ -85,8 +85,8 @@ def _weights(model) -> list[Part]:
     """Returns the moving bodies that no actuator moves, or all moving ones if there are none."""
     heavy = (model.body_weldid > 0) & (model.body_mass > 0) & (model.body_mocapid < 0)
     moving = np.flatnonzero(heavy).tolist()
-    driven = _driven(model)
-    loose = [b for b in moving if int(model.body_rootid[b]) not in driven]
+    robots = driven(model)
+    loose = [b for b in moving if int(model.body_rootid[b]) not in robots]
     return [Part(model.body(b).name or str(b), b) for b in loose or moving]
 
 
@@ -313,7 +313,7 @@ def _bases(model) -> list[Part]:
     """Returns the fixed feet of what is actuated, where the model has a table."""
     if not any(model.geom(g).name == "table" for g in range(model.ngeom)):
         return []
-    return [Part("table", b) for b in sorted(_driven(model)) if model.body_jntnum[b] == 0]
+    return [Part("table", b) for b in sorted(driven(model)) if model.body_jntnum[b] == 0]
 
 
 def _lower(sim, i, parts, values, rng) -> None:
