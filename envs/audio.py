@@ -9,8 +9,10 @@ from typing import NamedTuple
 import mujoco
 import numpy as np
 
-from .sense import EVERY, Form, Moment, Sense, add, columns
+from .sense import EVERY, Form, Moment, Sense, add
 from .sim import Sim
+
+_O = mujoco.mjtObj
 
 
 class Material(NamedTuple):
@@ -19,6 +21,16 @@ class Material(NamedTuple):
     stiffness: float
     density: float
     loss: float
+
+
+class _Source(NamedTuple):
+    """A body that sounds, or the chain that hangs from it, with its longest geom, m long."""
+
+    body: int
+    geom: int
+    length: float
+    material: str
+    whole: bool
 
 
 # Source: Ashby, "Materials Selection in Mechanical Design", charts 1 and 8, round numbers.
@@ -41,6 +53,7 @@ _NEAR = 0.05  # m: nothing is heard from nearer
 _ECHO = 512  # samples a sound can be under way
 _SHADOW = 0.5  # what is lost of a sound from the head's other side
 _REST = 2.0  # weights of a body that its support may come and go by without a sound
+_STIR = 5.0  # N: but a greater jump of its force is heard of any body
 _SLIP = 0.01  # m/s below which a contact sticks
 _RUSTLE = 20.0  # s/m: momentum that friction's power shakes a thing with
 SLOTS = 4  # contacts of a body that count, the strongest
@@ -61,7 +74,8 @@ def decays(material: str, length: float) -> np.ndarray:
 class Audio(Sense):
     """Two ears' samples (r, 2), left and right, of what bodies in contact sound like; 1 is 20 Pa.
 
-    Every body that moves and collides is a source. A jump of its normal forces strikes its damped
+    Sources are the bodies that move and collide: things and fingers each by themselves, and the
+    whole of a robot's chain. A jump of its normal forces strikes its damped
     modes, which its material and length give; friction's power shakes them with noise. Sound
     reaches an ear after its way's time, fainter with 1 / distance and from the head's other side.
     At rest, and where all has died away, samples are exactly 0.
@@ -69,7 +83,7 @@ class Audio(Sense):
     at: a camera or site whose x axis leads from the left ear to the right and that looks along -z;
     by default the camera `front`, else the scene's first. hertz: samples a second. head: m between
     the ears. materials: (body, material) pairs; else a geom's material, if it bears such a name,
-    else wood for free bodies and plastic for a robot's. A control step's samples are lost together.
+    else wood for free bodies and plastic for others. A control step's samples are lost together.
     """
 
     rate: int | None = EVERY
@@ -95,20 +109,20 @@ class Audio(Sense):
 
     def prepare(self, spec: mujoco.MjSpec) -> None:
         self._ears(spec)
-        names = [b.name for b in spec.bodies if _sounds(b)]
-        if not names:
+        things, trees = _sources(spec)
+        if not things:
             raise ValueError(f"{self.key} needs a body that moves and collides; the scene has none")
         for body, material in self.materials:
-            if body not in names or material not in MATERIALS:
+            if body not in things + trees or material not in MATERIALS:
                 raise ValueError(
                     f"{self.key}: no material {material!r} for {body!r}; there are "
-                    f"{', '.join(MATERIALS)} for {', '.join(names)}"
+                    f"{', '.join(MATERIALS)} for {', '.join(things + trees)}"
                 )
-        data = mujoco.mjtConDataField
+        data, kind = mujoco.mjtConDataField, mujoco.mjtSensor.mjSENS_CONTACT
         fields = 1 << int(data.mjCONDATA_FORCE) | 1 << int(data.mjCONDATA_LINVEL)
-        for name in names:
-            kind, body = mujoco.mjtSensor.mjSENS_CONTACT, mujoco.mjtObj.mjOBJ_BODY
-            add(spec, self.key, name, kind, body, name, fields, 2, SLOTS)
+        for names, what in ((things, _O.mjOBJ_BODY), (trees, _O.mjOBJ_XBODY)):
+            for name in names:
+                add(spec, self.key, name, kind, what, name, fields, 2, SLOTS)
 
     def _ears(self, spec: mujoco.MjSpec) -> None:
         cameras = [camera.name for camera in spec.cameras]
@@ -122,10 +136,9 @@ class Audio(Sense):
             )
 
     def bind(self, sim: Sim, dt: float, substeps: int) -> dict[str, np.ndarray]:
-        sources = sim.once((self.key, "sources"), lambda: self._sources(sim))
         sim.once((self.key, "ears"), lambda: self._listener(sim))
-        sim.xpos  # noqa: B018 (bound when named)
-        n, count = sim.n, len(sources)
+        sim.subtree_com  # noqa: B018 (bound when named)
+        n, count = sim.n, len(sim.once((self.key, "sources"), lambda: self._told(sim)))
         return {
             "force": np.zeros((n, count)),
             "modes": np.zeros((n, count, len(RATIOS), 3)),  # of a resonator: 2 factors and a gain
@@ -134,24 +147,24 @@ class Audio(Sense):
             "echo": np.zeros((n, _ECHO, 2)),
         }
 
-    def _sources(self, sim: Sim):
-        """Returns of each source: its body, its longest geom, that geom's length and material."""
+    def _told(self, sim: Sim) -> list[_Source]:
+        """Returns the sources, in the order of their sensors."""
         m, told, out = sim.model, dict(self.materials), []
+        solid = (m.geom_contype | m.geom_conaffinity) > 0
         for i in range(m.nsensor):
-            if not (name := m.sensor(i).name).startswith(f"{self.key}:"):
+            if not m.sensor(i).name.startswith(f"{self.key}:"):
                 continue
-            body = m.body(name.removeprefix(f"{self.key}:")).id
-            own = np.flatnonzero(
-                (m.geom_bodyid == body) & (m.geom_contype | m.geom_conaffinity > 0)
-            )
-            geom = own[m.geom_aabb[own, 3:].max(1).argmax()]
+            body, whole = int(m.sensor_objid[i]), int(m.sensor_objtype[i]) == int(_O.mjOBJ_XBODY)
+            mine = m.body_rootid == m.body_rootid[body] if whole else np.arange(m.nbody) == body
+            own = np.flatnonzero(mine[m.geom_bodyid] & solid)
+            geom = int(own[m.geom_aabb[own, 3:].max(1).argmax()])
             made = m.material(m.geom_matid[geom]).name if m.geom_matid[geom] >= 0 else ""
             joint = m.body_jntadr[body]
             free = joint >= 0 and int(m.jnt_type[joint]) == int(mujoco.mjtJoint.mjJNT_FREE)
-            made = made if made in MATERIALS else "wood" if free else "plastic"
-            length = 2 * m.geom_aabb[geom, 3:].max()
-            out.append((body, geom, length, told.get(m.body(body).name, made)))
-        return tuple(out)
+            made = made if made in MATERIALS else "wood" if free and not whole else "plastic"
+            made = told.get(m.body(body).name, made)
+            out.append(_Source(body, geom, 2 * float(m.geom_aabb[geom, 3:].max()), made, whole))
+        return out
 
     def _listener(self, sim: Sim):
         cameras = [sim.model.camera(i).name for i in range(sim.model.ncam)]
@@ -167,19 +180,19 @@ class Audio(Sense):
     def begin(self, sim: Sim, now: Moment, memory: dict[str, np.ndarray]) -> None:
         memory["modes"][now.rows] = self._modes(sim, now.rows)
         memory["motion"][now.rows] = memory["echo"][now.rows] = 0.0
-        memory["force"][now.rows] = self._contacts(sim, now.data)[0][:, -1]
+        memory["force"][now.rows] = self._press(now.data)[0][:, -1]
         memory["way"][now.rows] = self._ways(sim, now.rows)
 
     def _modes(self, sim: Sim, rows: np.ndarray) -> np.ndarray:
         """Returns the sources' resonators (m, sources, modes, 3), by the rows' sizes and masses."""
-        sources = sim.once((self.key, "sources"), lambda: ())
-        mass, size = sim.model_field("body_mass"), sim.model_field("geom_size")
+        sources, size = sim.once((self.key, "sources"), list), sim.model_field("geom_size")
+        weight = self._masses(sim, rows)
         out = np.zeros((len(rows), len(sources), len(RATIOS), 3))
-        for k, (body, geom, length, made) in enumerate(sources):
+        for k, (_, geom, length, made, _) in enumerate(sources):
             own = sim.model.geom_size[geom].max()
             grown = size[rows, geom].max(1) / own if own else np.ones(len(rows))
             for i in range(len(rows)):  # cold: once an episode
-                long, heavy = length * grown[i], mass[rows[i], body]
+                long, heavy = length * grown[i], weight[i, k]
                 f, d = frequencies(made, long), decays(made, long)
                 turn, die = 2 * math.pi * f / self.hertz, np.exp(-d / self.hertz)
                 # A sphere's far field: p = rho a dv/dt / (4 pi r), a struck mass moves at J / m.
@@ -188,27 +201,20 @@ class Audio(Sense):
                 out[i, k] = np.stack([2 * die * np.cos(turn), -(die**2), heard], -1)
         return out
 
-    def _contacts(self, sim: Sim, data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the normal force (N) on each source and its friction's power (W), (m, r, s)."""
-        data = data[..., columns(sim, self.key)]
-        data = data.reshape(*data.shape[:2], -1, SLOTS, 6)
-        fn, ft, gt = (data[..., k] for k in range(3))
-        vt, wt = data[..., 4], data[..., 5]
-        power = np.sqrt((ft * ft + gt * gt) * np.maximum(vt * vt + wt * wt - _SLIP**2, 0))
-        force, total = fn[..., 0].copy(), power[..., 0].copy()
-        for k in range(1, SLOTS):  # one after the other: the order must not depend on m
-            force += fn[..., k]
-            total += power[..., k]
-        return force, total
+    def _masses(self, sim: Sim, rows: np.ndarray) -> np.ndarray:
+        """Returns the sources' masses in kg, (m, sources)."""
+        mass, tree = sim.model_field("body_mass"), sim.model_field("body_subtreemass")
+        sources = sim.once((self.key, "sources"), list)
+        return np.stack([(tree if s.whole else mass)[rows, s.body] for s in sources], 1)
 
     def _ways(self, sim: Sim, rows: np.ndarray) -> np.ndarray:
         """Returns gain and delay (samples) from each source to each ear, (m, sources, 2, 2)."""
         place, turn = (x[rows] for x in sim.once((self.key, "ears"), lambda: None))
-        bodies = [body for body, *_ in sim.once((self.key, "sources"), lambda: ())]
+        bodies = [source.body for source in sim.once((self.key, "sources"), list)]
         side = turn.reshape(-1, 1, 3, 3)[..., 0]  # towards the right
         out = np.empty((len(rows), len(bodies), 2, 2))
         for ear, sign in enumerate((-1, 1)):
-            way = sim.xpos[rows][:, bodies] - (place[:, None] + sign * self.head / 2 * side)
+            way = sim.subtree_com[rows][:, bodies] - (place[:, None] + sign * self.head / 2 * side)
             far = np.sqrt(way[..., 0] ** 2 + way[..., 1] ** 2 + way[..., 2] ** 2)
             far = np.maximum(far, _NEAR)
             along = way[..., 0] * side[..., 0] + way[..., 1] * side[..., 1]
@@ -217,19 +223,26 @@ class Audio(Sense):
             out[..., ear, 1] = np.minimum(far / SPEED * self.hertz, _ECHO - 2)
         return out
 
-    def measure(self, sim: Sim, now: Moment, memory: dict[str, np.ndarray]) -> np.ndarray:
-        from .sound import sing  # numba costs 0.5 s and 60 MB: only if needed
+    def _press(self, data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        from .sound import press  # numba costs 0.5 s and 60 MB: only if needed
 
-        per = self.samples(sim.model.opt.timestep, 1)
-        out = np.zeros((len(now.rows), 1 if now.begins else now.data.shape[1] * per, 2))
+        count = data.shape[2] // (6 * SLOTS)
+        force, power = np.empty((2, *data.shape[:2], count))
+        press(data, _SLIP, force, power)
+        return force, power
+
+    def measure(self, sim: Sim, now: Moment, memory: dict[str, np.ndarray]) -> np.ndarray:
+        from .sound import sing
+
+        dt = sim.model.opt.timestep
+        out = np.zeros((len(now.rows), now.data.shape[1] * round(self.hertz * dt), 2))
         if now.begins:
-            return out
-        force, power = self._contacts(sim, now.data)
+            return out[:, :1]
+        force, power = self._press(now.data)
         before = np.concatenate([memory["force"][now.rows][:, None], force[:, :-1]], 1)
-        bodies = [body for body, *_ in sim.once((self.key, "sources"), lambda: ())]
-        weight = np.linalg.norm(sim.model.opt.gravity) * sim.model_field("body_mass")
-        deaf = _REST * weight[now.rows][:, None, bodies]
-        strike = np.maximum(force - before - deaf, 0) * sim.model.opt.timestep
+        deaf = _REST * np.linalg.norm(sim.model.opt.gravity) * self._masses(sim, now.rows)
+        deaf = np.minimum(deaf, _STIR)[:, None]
+        strike = np.maximum(force - before - deaf, 0) * dt
         memory["force"][now.rows] = force[:, -1]
         sing(
             now.rows, strike, power * _RUSTLE / self.hertz, now.keys, memory["modes"],
@@ -238,10 +251,27 @@ class Audio(Sense):
         return out
 
 
-def _sounds(body: mujoco.MjsBody) -> bool:
-    """Whether a body moves, has a name and a geom that collides."""
-    solid = any(geom.contype or geom.conaffinity for geom in body.geoms)
-    return bool(body.name) and solid and _moves(body)
+def _sources(spec: mujoco.MjSpec) -> tuple[list[str], list[str]]:
+    """Returns the bodies that sound by themselves, and the first ones of chains that do as a whole.
+
+    By themselves: what moves and collides and carries nothing that does, and fingers.
+    """
+    solid = [body for body in spec.bodies if _moves(body) and body.name and _collides(body)]
+    carriers = {parent.name for body in solid for parent in _above(body)}
+    fingers = {g.parent.name for g in (spec.geom("left"), spec.geom("right")) if g is not None}
+    things = [b.name for b in solid if b.name not in carriers or b.name in fingers]
+    chains = [_above(b)[-1].name for b in solid if b.name in carriers and _above(b)]
+    chains += [b.name for b in solid if b.name in carriers and not _above(b)]
+    return things, [name for name in dict.fromkeys(chains) if name]
+
+
+def _collides(body: mujoco.MjsBody) -> bool:
+    return any(geom.contype or geom.conaffinity for geom in body.geoms)
+
+
+def _above(body: mujoco.MjsBody) -> list[mujoco.MjsBody]:
+    """Returns the moving bodies that carry a body, the nearest first."""
+    return [body.parent, *_above(body.parent)] if _moves(body.parent) else []
 
 
 def _moves(body: mujoco.MjsBody) -> bool:

@@ -26,8 +26,8 @@ class Form(NamedTuple):
 class Moment(NamedTuple):
     """What there is to sense in m rows after a control step, or when an episode begins.
 
-    rows: (m,) sorted ints. data: the sensors' readings (m, r, nsensordata), as `Sim.record` gives
-    them; r is 1 when episodes begin. keys: (m,) uint64, to draw from, of this moment alone.
+    rows: (m,) sorted ints. data: what the sense's own sensors read (m, r, k), as `Sim.record`
+    tells; r is 1 when episodes begin. keys: (m,) uint64, to draw from, of this moment alone.
     """
 
     rows: np.ndarray
@@ -138,6 +138,8 @@ def columns(sim: Sim, key: str) -> slice:
     def find() -> slice:
         m = sim.model
         own = [i for i in range(m.nsensor) if m.sensor(i).name.startswith(f"{key}:")]
+        if not own:
+            return slice(0, 0)
         first, last = own[0], own[-1]
         return slice(int(m.sensor_adr[first]), int(m.sensor_adr[last] + m.sensor_dim[last]))
 

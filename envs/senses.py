@@ -10,7 +10,7 @@ from gymnasium.spaces import Box
 
 from .audio import Audio
 from .ranges import Lidar, Points
-from .sense import Moment, Sense, keyed, make, uniform
+from .sense import Moment, Sense, columns, keyed, make, uniform
 from .signals import Contacts, Imu, Joints, Pose, Touch, Wrench
 from .sim import Sim
 
@@ -52,36 +52,38 @@ class Senses:
         if self.all:
             sim.sensordata  # noqa: B018 (bound when named)
         self._streams = [_Stream(s, sim, dt, self.substeps, repeat) for s in self.all]
-        self._within = max((s.readings for s in self._streams), default=1) > 1
+        self._within = [s for s in self._streams if s.readings > 1]
         return {s.sense.key: s.space for s in self._streams}
 
     def begin(self, rows: np.ndarray, seed: np.ndarray, episode: np.ndarray) -> None:
         """Begins an episode in rows (m,), whose derived fields are fresh; seed, episode: (n,)."""
         if self.all:
-            keys = keyed(seed[rows], episode[rows], 0)
-            self._sense(Moment(rows, self.sim.sensordata[rows][:, None], keys, True))
+            self._sense(rows, keyed(seed[rows], episode[rows], 0), {}, True)
 
     def step(self, run: np.ndarray, seed: np.ndarray, episode: np.ndarray, age: np.ndarray) -> None:
         """Advances the rows in `run` (n,) bool by a control step and senses them.
 
         seed, episode, age (n,): the rows' own, the age in control steps at the end of this one.
         """
-        mask = None if run.all() else run
-        if not self._within:
-            self.sim.step(self.substeps, mask)
-            data = None
+        mask, within = None if run.all() else run, {}
+        if self._within:
+            data = self.sim.record(self.substeps, mask, [s.at for s in self._within])
+            within = dict(zip([s.sense.key for s in self._within], data, strict=True))
         else:
-            data = self.sim.record(self.substeps, mask)
+            self.sim.step(self.substeps, mask)
         if self.all:
             rows = np.flatnonzero(run)
-            if data is None:
-                data = (self.sim.sensordata if mask is None else self.sim.sensordata[rows])[:, None]
-            self._sense(Moment(rows, data, keyed(seed[rows], episode[rows], age[rows])))
+            self._sense(rows, keyed(seed[rows], episode[rows], age[rows]), within, False)
 
-    def _sense(self, moment: Moment) -> None:
+    def _sense(self, rows: np.ndarray, keys: np.ndarray, within: dict, begins: bool) -> None:
+        """Lets every sense take in the rows' readings: those within the step, or the last."""
         with np.errstate(all="ignore"):  # a row that diverged tells nonsense; it is not shown
-            for stream in self._streams:
-                stream.take(self.sim, moment)
+            for s in self._streams:
+                data = within.get(s.sense.key)
+                if data is None:
+                    data = self.sim.sensordata[:, None, s.at]
+                    data = data if len(rows) == self.sim.n else data[rows]
+                s.take(self.sim, Moment(rows, data, keyed(keys, s.salt), begins))
 
     def observe(self) -> dict[str, np.ndarray]:
         """Returns the observations of all rows, float32, fresh arrays."""
@@ -106,6 +108,7 @@ class _Stream:
         self.sense, n = sense, sim.n
         self.memory = sense.bind(sim, dt, substeps)
         self.rate, self.readings = sense.samples(dt, substeps), sense.readings(dt, substeps)
+        self.at = columns(sim, sense.key)
         self.salt = zlib.crc32(sense.key.encode())
         shape, low, high = sense.form(sim)
         period = dt / self.rate
@@ -127,14 +130,12 @@ class _Stream:
             np.broadcast_to(self.low, whole), np.broadcast_to(self.high, whole), dtype=np.float32
         )
 
-    def take(self, sim: Sim, moment: Moment) -> None:
+    def take(self, sim: Sim, now: Moment) -> None:
         """Takes in what rows sense; a moment that begins is as if it had been so for ever."""
-        sense, memory, (rows, data, keys, begins) = self.sense, self.memory, moment
+        sense, memory, (rows, data, keys, begins) = self.sense, self.memory, now
         if data.shape[1] > self.readings:  # the last of each of equal parts
             each = data.shape[1] // self.readings
-            data = data[:, each - 1 :: each]
-        keys = keyed(keys, self.salt)
-        now = Moment(rows, data, keys, begins)
+            now = now._replace(data=data[:, each - 1 :: each])
         if begins:
             sense.begin(sim, now, memory)
         sample = sense.measure(sim, now, memory)

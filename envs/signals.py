@@ -40,7 +40,7 @@ class Joints(Sense):
         return Form((at.stop - at.start,))
 
     def measure(self, sim: Sim, now: Moment, memory: dict[str, np.ndarray]) -> np.ndarray:
-        return now.data[..., columns(sim, self.key)]
+        return now.data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class Pose(Sense):
         return Form((7,))
 
     def measure(self, sim: Sim, now: Moment, memory: dict[str, np.ndarray]) -> np.ndarray:
-        value = now.data[..., columns(sim, self.key)].copy()
+        value = now.data.copy()
         value[..., 3:] *= np.where(value[..., 3:4] < 0, -1, 1)
         return value
 
@@ -92,7 +92,7 @@ class Wrench(Sense):
         return Form((6,))
 
     def measure(self, sim: Sim, now: Moment, memory: dict[str, np.ndarray]) -> np.ndarray:
-        return now.data[..., columns(sim, self.key)]
+        return now.data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,7 @@ class Imu(Sense):
         return Form((6,))
 
     def measure(self, sim: Sim, now: Moment, memory: dict[str, np.ndarray]) -> np.ndarray:
-        return now.data[..., columns(sim, self.key)]
+        return now.data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,8 +160,7 @@ class Contacts(Sense):
         return Form(high.shape, 0.0, high)
 
     def measure(self, sim: Sim, now: Moment, memory: dict[str, np.ndarray]) -> np.ndarray:
-        data = now.data[..., columns(sim, self.key)]
-        data = data.reshape(*data.shape[:2], -1, SLOTS, 3)
+        data = now.data.reshape(*now.data.shape[:2], -1, SLOTS, 3)
         force = np.zeros(data.shape[:3])
         for k in range(SLOTS):  # one after the other: the order of a sum must not depend on m
             force += data[..., k, 0]
@@ -207,8 +206,7 @@ class Touch(Sense):
         return Form((2, self.taxels, self.taxels), 0.0)
 
     def measure(self, sim: Sim, now: Moment, memory: dict[str, np.ndarray]) -> np.ndarray:
-        data = now.data[..., columns(sim, self.key)]
-        data = data.reshape(*data.shape[:2], 2, -1)
+        data = now.data.reshape(*now.data.shape[:2], 2, -1)
         contact = data[..., :-15].reshape(*data.shape[:3], SLOTS, 9)
         frame = data[..., -12:-3].reshape(*data.shape[:3], 1, 3, 3)  # axes of the finger's geom
         # The contact's place is of the physics step's beginning, the finger's of its end.

@@ -139,33 +139,35 @@ class Sim:
         """Advances all rows, or those that the boolean mask `rows` names, by nstep substeps."""
         self.batch.step(rows, nstep, _VEL)
 
-    def record(self, nstep: int, rows: np.ndarray | None = None) -> np.ndarray:
-        """Advances as `step` does; returns the sensors after each substep, (m, nstep, k).
+    def record(self, nstep: int, rows: np.ndarray | None, parts: list[slice]) -> list[np.ndarray]:
+        """Advances as `step` does; returns parts of the sensors after each substep, (m, nstep, k).
 
         Of a substep these are its forces and accelerations, and the positions and velocities at
         its end; the last is what `sensordata` then reads. m are the rows that advance.
         """
-        ran = slice(None) if rows is None else rows
-        if nstep == 1:
-            self.step(1, rows)
-            return self.sensordata[ran][:, None]
-        early = self.batch.rollout(nstep - 1, record=("sensordata",), ids=rows)["sensordata"]
-        self.refresh(rows)
-        out = np.empty((len(early), nstep, early.shape[2]))
-        # The engine reads them as a substep begins: what it reads of a state comes one later.
+        ran, between = slice(None) if rows is None else rows, None
         state = self.once("state", self._of_state)
-        out[:, :-1] = early
-        out[:, :-2, state] = early[:, 1:, state]
-        out[:, -2, state] = self.sensordata[ran][:, state]
+        early = self.sensordata[ran][:, None][:, :0]
+        if nstep > 1:
+            early = self.batch.rollout(nstep - 1, record=("sensordata",), ids=rows)["sensordata"]
+            if any(state[part].any() for part in parts):
+                self.refresh(rows)
+                between = self.sensordata[ran].copy()
         self.step(1, rows)
-        out[:, -1] = self.sensordata[ran]
+        out = [np.concatenate([early[..., p], self.sensordata[ran][:, None, p]], 1) for p in parts]
+        for part, got in zip(parts, out, strict=True):
+            # The engine reads as a substep begins: what it reads of a state comes one later.
+            if nstep > 1 and state[part].any():
+                own = np.flatnonzero(state[part])
+                got[:, :-2, own] = early[:, 1:, part.start + own]
+                got[:, -2, own] = between[:, part.start + own]
         return out
 
     def _of_state(self) -> np.ndarray:
-        """Returns which sensor readings depend on positions and velocities alone."""
+        """Returns (k,) bool: whether a sensor's reading depends on the state alone."""
         m, last = self.model, int(mujoco.mjtStage.mjSTAGE_ACC)
         stage = [np.full(int(m.sensor_dim[k]), m.sensor_needstage[k]) for k in range(m.nsensor)]
-        return np.flatnonzero(np.concatenate(stage) != last)
+        return np.concatenate(stage) != last
 
     def reset(self, rows: np.ndarray) -> None:
         """Puts the rows (sorted ints) back to the model's first keyframe, or its qpos0."""

@@ -55,6 +55,28 @@ def _ring(start, count, length, strike, shake, key, modes, motion, way, then, ai
 
 
 @kernel
+def press(data, slip, force, power):
+    """Writes normal forces in N and friction's power in W, (m, r, s) each, of s bodies.
+
+    data (m, r, 6 c s): of each body c contacts' force and velocity, along the normal and two
+    tangents. Contacts slower than `slip` m/s have no power.
+    """
+    rows, parts, bodies = force.shape
+    slots = data.shape[2] // (6 * bodies)
+    for i in range(rows):
+        for p in range(parts):
+            for s in range(bodies):
+                total, friction = 0.0, 0.0
+                for k in range(6 * slots * s, 6 * slots * (s + 1), 6):
+                    total += data[i, p, k]
+                    slow = data[i, p, k + 4] ** 2 + data[i, p, k + 5] ** 2 - slip * slip
+                    if slow > 0:
+                        pull = data[i, p, k + 1] ** 2 + data[i, p, k + 2] ** 2
+                        friction += np.sqrt(pull * slow)
+                force[i, p, s], power[i, p, s] = total, friction
+
+
+@kernel
 def sing(rows, strike, shake, keys, modes, motion, way, then, echo, out):
     """Writes the sound of m rows' sources into `out` (m, p k, 2), and goes on with their memory.
 
