@@ -69,6 +69,22 @@ def add_drawers(s: mujoco.MjSpec, stand: mujoco.MjsBody, names: tuple[str, ...])
         _post(s, tray, (-0.06 - _REACH, 0), flat=True)
 
 
+def add_doors(s: mujoco.MjSpec, stand: mujoco.MjsBody, names: tuple[str, str]) -> None:
+    """Adds a cupboard, open above, with a left and a right door in its front, the stand's -x.
+
+    Each has a body at its hinge, a joint `name` (rad, 0 shut to 1.6) and a handle, where its site
+    is; the left one opens by turning to the right seen from above, the right one to the left.
+    """
+    _box(stand, (0.006, 0.196, 0.03), (0.10, 0, 0.03))
+    for name, side in zip(names, (1, -1), strict=True):
+        _box(stand, (0.05, 0.006, 0.04), (0.05, side * 0.196, 0.04))
+        door = stand.add_body(name=name, pos=(0, side * 0.19, 0), gravcomp=1)
+        _joint(door, _J.mjJNT_HINGE, (0, 0, -side), (0, 1.6), friction=0.2, damping=0.3)
+        _box(door, (0.005, 0.0925, 0.04), (0, -side * 0.0945, 0.045), name=name)
+        _box(door, (_REACH / 2, 0.005, 0.005), (-_REACH / 2, -side * 0.14, 0.035))
+        _post(s, door, (-_REACH, -side * 0.14), flat=False)
+
+
 def _box(body: mujoco.MjsBody, size, pos, rgba=_WOOD, name: str = "") -> None:
     body.add_geom(
         name=name, type=_G.mjGEOM_BOX, size=size, pos=pos, rgba=rgba, contype=0, conaffinity=3,

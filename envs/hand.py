@@ -12,6 +12,7 @@ from .sim import Sim
 
 CLEAR = 0.165  # m above the table: over handles and pegs, fingers included
 _AHEAD = 0.025  # m that the tool leads a post by: more, and the post slips out of the fingers
+_AJAR = 0.0  # as open as jaws need be around a post: wider, and they push what is beside it
 _YIELD = 0.006  # m a step towards the finger that touches first, until the other does
 
 
@@ -31,20 +32,20 @@ def lead(
     pull, give = way.copy(), np.zeros_like(way)
     pull[:, 0] += post[:, 0] - tip[:, 0]
     give[:, 1] = _YIELD * (touch[:, 0].astype(float) - touch[:, 1])
-    shut = scene.opening(sim, body) < 0.7
+    shut = scene.opening(sim, body) < 0.4
     low = tip[:, 2] < post[:, 2] + 0.008
     case = [
         done & (touch.any(1) | (shut & (aside < 0.04))),
         done,
         touch.all(1),
-        touch.any(1) & low & shut,
-        (aside < 0.012) & low,
-        aside < 0.012,
+        touch.any(1) & low & (aside < 0.025),
+        (aside < 0.01) & low,
+        aside < 0.01,
     ]
     flat = [c[:, None] for c in case]
     here, there = tip[:, :2], post[:, :2]
-    xy = np.select(flat, [there, here, here + pull, here + give, here, there], there)
+    xy = np.select(flat, [here + give, here, here + pull, here + give, here, there], there)
     at = post[:, 2]
     z = np.select(case, [tip[:, 2], np.full(sim.n, CLEAR), at, at, at, at], CLEAR)
-    jaws = np.select(case, [1.0, 1.0, -1.0, -1.0, -1.0, 1.0], 1.0)
+    jaws = np.select(case, [_AJAR, _AJAR, -1.0, -1.0, -1.0, _AJAR], _AJAR)
     return control.aim(sim, np.concatenate([xy, z[:, None]], 1), jaws, speed)
