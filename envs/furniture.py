@@ -19,8 +19,9 @@ from .sim import Sim
 _G, _J = mujoco.mjtGeom, mujoco.mjtJoint
 _WOOD, _METAL = (0.55, 0.42, 0.30, 1), (0.35, 0.36, 0.38, 1)
 POST = 0.10  # m above the table: the top of a handle
-_LOW = 0.03  # m: its foot
+_LOW = 0.025  # m: its foot
 _REACH = 0.045  # m that a handle stands out before its drawer or door
+TRAVEL = 0.012  # m that a button goes down
 SLIDE = 0.10  # m that a drawer can be pulled out
 
 
@@ -39,12 +40,15 @@ def stand_at(sim: Sim, i: int, name: str, xy, yaw: float = 0.0) -> None:
 
 
 def paint(sim: Sim, i: int, names: tuple[str, ...], colours: list[int]) -> None:
-    """Gives all geoms of row i's bodies, by name, the palette colours of these indices."""
+    """Gives row i's bodies, by name, and their handles the palette colours of these indices."""
     rgba = sim.vary("geom_rgba")
     for name, colour in zip(names, colours, strict=True):
-        body = sim.model.body(name)
-        first = int(body.geomadr[0])
-        rgba[i, first : first + int(body.geomnum[0])] = RGBA[colour]
+        rgba[i, sim.once(("geoms", name), lambda name=name: _geoms(sim, name))] = RGBA[colour]
+
+
+def _geoms(sim: Sim, name: str) -> list[int]:
+    bodies = {name, f"{name}-handle"}
+    return [k for k, b in enumerate(sim.model.geom_bodyid) if sim.model.body(b).name in bodies]
 
 
 def add_drawers(s: mujoco.MjSpec, stand: mujoco.MjsBody, names: tuple[str, ...]) -> None:
@@ -85,6 +89,58 @@ def add_doors(s: mujoco.MjSpec, stand: mujoco.MjsBody, names: tuple[str, str]) -
         _post(s, door, (-_REACH, -side * 0.14), flat=False)
 
 
+def add_button(s: mujoco.MjSpec, name: str) -> None:
+    """Adds a button on a stand of its own, whose joint `name` (m) says how far down it is.
+
+    It stays down; `interlock` lets it up. Its cap is body and geom `name`, with a site on its top.
+    """
+    stand = add_stand(s, f"{name}-stand")
+    _box(stand, (0.035, 0.035, 0.015), (0, 0, 0.015), _METAL)
+    cap = stand.add_body(name=name, pos=(0, 0, 0.04), gravcomp=1)
+    _joint(cap, _J.mjJNT_SLIDE, (0, 0, -1), (0, TRAVEL), friction=1.5, damping=5.0)
+    cap.add_geom(
+        name=name, type=_G.mjGEOM_CYLINDER, size=(0.024, 0.01, 0), contype=0, conaffinity=3,
+        mass=0.02,
+    )  # fmt: skip
+    cap.add_site(name=name, pos=(0, 0, 0.01), size=(0.003,) * 3, group=4)
+    scene.add_touch(s, name)
+
+
+def interlock(s: mujoco.MjSpec, names: tuple[str, ...]) -> None:
+    """Ties buttons as an old radio's are: together they are down by one travel at most."""
+    tie = s.add_tendon(
+        name="interlock", limited=1, range=(-TRAVEL, 1.05 * TRAVEL), solref_limit=(0.01, 1)
+    )
+    for name in names:
+        tie.wrap_joint(name, 1.0)
+
+
+def add_dial(s: mujoco.MjSpec, name: str, marks: tuple[float, ...]) -> None:
+    """Adds a dial on a stand of its own, with white marks at these angles (rad, 0 along +x).
+
+    Its pointer is body and joint `name` (rad), with a handle at its end, where its site is.
+    """
+    stand = add_stand(s, f"{name}-stand")
+    stand.add_geom(
+        type=_G.mjGEOM_CYLINDER, size=(0.085, 0.006, 0), pos=(0, 0, 0.006), rgba=_METAL,
+        contype=0, conaffinity=3,
+    )  # fmt: skip
+    for mark in marks:
+        stand.add_geom(
+            type=_G.mjGEOM_BOX, size=(0.012, 0.005, 0.001), rgba=(0.95, 0.95, 0.93, 1), contype=0,
+            conaffinity=0, pos=(0.07 * math.cos(mark), 0.07 * math.sin(mark), 0.0125),
+            quat=(math.cos(mark / 2), 0, 0, math.sin(mark / 2)),
+        )  # fmt: skip
+    dial = stand.add_body(name=name, gravcomp=1)
+    _joint(dial, _J.mjJNT_HINGE, (0, 0, 1), (-2.2, 2.2), friction=0.05, damping=0.05)
+    dial.add_geom(
+        name=name, type=_G.mjGEOM_CYLINDER, size=(0.03, 0.009, 0), pos=(0, 0, 0.022), contype=0,
+        conaffinity=3, mass=0.1,
+    )  # fmt: skip
+    _box(dial, (0.03, 0.006, 0.006), (0.03, 0, 0.022))
+    _post(s, dial, (0.05, 0), flat=False)
+
+
 def _box(body: mujoco.MjsBody, size, pos, rgba=_WOOD, name: str = "") -> None:
     body.add_geom(
         name=name, type=_G.mjGEOM_BOX, size=size, pos=pos, rgba=rgba, contype=0, conaffinity=3,
@@ -100,15 +156,18 @@ def _joint(body: mujoco.MjsBody, kind, axis, limits, friction: float, damping: f
 
 
 def _post(s: mujoco.MjSpec, body: mujoco.MjsBody, pos, flat: bool) -> None:
-    """Adds an upright post, flat to the sides or round, to hold at the body's own site, by its top.
+    """Adds an upright post to hold at the body's own site, by its top: `<body>-handle`.
 
-    Its geom, `<body>-handle`, is what fingers sense.
+    It is flat to the sides, or round and free to spin, as what swings about a pivot needs it.
     """
     half, name = (POST - _LOW) / 2, f"{body.name}-handle"
-    body.add_geom(
+    post = body.add_body(name=name, pos=(*pos, _LOW + half), gravcomp=1)
+    if not flat:
+        _joint(post, _J.mjJNT_HINGE, (0, 0, 1), (-9, 9), friction=1e-4, damping=1e-4)
+    post.add_geom(
         name=name, type=_G.mjGEOM_BOX if flat else _G.mjGEOM_CYLINDER,
-        size=(0.012, 0.008, half) if flat else (0.009, half, 0), pos=(*pos, _LOW + half),
-        contype=0, conaffinity=3, mass=0.02,
+        size=(0.012, 0.008, half) if flat else (0.009, half, 0), contype=0, conaffinity=3,
+        mass=0.02,
     )  # fmt: skip
     body.add_site(name=body.name, pos=(*pos, POST - 0.02), size=(0.003,) * 3, group=4)
     scene.add_touch(s, name)
