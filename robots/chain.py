@@ -16,6 +16,9 @@ BLACK, DARK, PAD = (0.09, 0.09, 0.1, 1), (0.24, 0.25, 0.27, 1), (0.1, 0.1, 0.11,
 _CAPSULE, _CYLINDER = mujoco.mjtGeom.mjGEOM_CAPSULE, mujoco.mjtGeom.mjGEOM_CYLINDER
 _BOX, _SLIDE = mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtJoint.mjJNT_SLIDE
 _JOINT = mujoco.mjtTrn.mjTRN_JOINT
+# kg: of the motor behind its gears, as a finger feels it (an assumption). Much less than damping by
+# simulation step, and fingers would rattle on what they hold.
+_GEARED = 1.0
 _LOOK_ALONG_FINGERS = (-0.147, 0.6916, -0.6916, 0.147)
 
 
@@ -83,7 +86,9 @@ class Drive:
     """What turns the joints: limits (rad), speed (rad/s) and torque (Nm) limits, a row a joint.
 
     stiffness: of the servos, Nm/rad. armature: rotor inertia seen at the joint, kg m^2. friction:
-    dry, Nm. A motor has no torque left at its fastest: damping is torque by speed limit.
+    dry, Nm. A motor has no torque left at its fastest: damping is torque by speed limit. At steps
+    of 5 ms stiffness should stay below (60 / s)^2 times the inertia: contacts do not foresee the
+    servos' damping, and from stiffer ones a held thing creeps away as the arm speeds up.
     """
 
     names: tuple[str, ...]
@@ -143,8 +148,13 @@ def servo(
 
 
 def grips(geom: mujoco.MjsGeom, name: str) -> None:
-    """Names a fingertip's geom and gives it the friction of rubber (an assumption)."""
+    """Names a fingertip's geom and gives it the friction of rubber (an assumption).
+
+    By default a contact is as stiff as the lighter body is heavy: a strong gripper would close
+    through a light thing. A fingertip's contacts are stiff, whatever it touches.
+    """
     geom.name, geom.friction, geom.condim = name, (1.5, 0.02, 0.001), 4
+    geom.solmix, geom.solref, geom.solimp[:3] = 100, (0.01, 1), (0.95, 0.99, 0.001)
 
 
 @dataclass(frozen=True)
@@ -189,7 +199,7 @@ def parallel(s: mujoco.MjSpec, hand: mujoco.MjsBody, g: Gripper, pos: Vector, qu
     for name, side in (("left", 1), ("right", -1)):
         finger = palm.add_body(name=name, pos=(0, 0, g.reach), gravcomp=1)
         finger.add_joint(
-            name=name, type=_SLIDE, axis=(0, side, 0), range=(0, g.travel), armature=0.05,
+            name=name, type=_SLIDE, axis=(0, side, 0), range=(0, g.travel), armature=_GEARED,
             damping=g.grip / g.speed,
         )  # fmt: skip
         half = (0.011, 0.006, g.finger / 2)

@@ -2,7 +2,8 @@
 
 Source: modified Denavit-Hartenberg table, frankaemika/docs (control_parameters.rst); rotor inertia,
 masses and hand, franka_description. The Panda's rotor inertia is taken to be the FR3's; servo
-stiffness (full torque at 0.02 rad) and the radii are assumptions.
+stiffness (full torque at 0.04 rad, 0.08 rad in the wrist), the grip (30 N of the hand's 70) and the
+radii are assumptions.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import mujoco
 from .chain import BLACK, Drive, Gripper, Link, block, drum, modified, parallel, rod, serial
 
 WHITE = (0.92, 0.92, 0.91, 1)
-STIFFNESS = (4350.0, 4350.0, 4350.0, 4350.0, 600.0, 600.0, 600.0)  # Nm/rad
+STIFFNESS = (2175.0, 2175.0, 2175.0, 2175.0, 150.0, 150.0, 150.0)  # Nm/rad
 ARMATURE = (0.195, 0.195, 0.195, 0.195, 0.074, 0.074, 0.074)  # kg m^2
 _Q = math.pi / 2
 TABLE = (
@@ -35,7 +36,7 @@ HAND = Gripper(
         block((0, 0, 0.037), (0.026, 0.1, 0.027), WHITE),
         drum((0, -0.08, 0.045), (0, 0.08, 0.045), 0.03, WHITE),
     ),
-    reach=0.1034, finger=0.0564, travel=0.04, speed=0.05, grip=70.0, camera=(0.07, 0, 0.0),
+    reach=0.1034, finger=0.0564, travel=0.04, speed=0.05, grip=30.0, camera=(0.07, 0, 0.0),
 )  # fmt: skip
 
 

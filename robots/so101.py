@@ -28,13 +28,7 @@ from .chain import (
 )
 
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll")
-HOME = (
-    -0.0704,
-    0.0331,
-    0.63,
-    0.9076,
-    -1.6412,
-)  # rad: the tool down over the middle of the work area
+HOME = (-0.0994, -0.0141, 0.6005, 0.9843, -1.6702)  # rad: the tool down over the work area
 JAWS = (-0.1745, 1.0)  # rad: the jaw closed, and as far open as tasks ask (it goes on to 1.745)
 WIDTH = 0.0825  # m between the fingertips, open
 LIMITS = ((-1.92, 1.92), (-1.745, 1.745), (-1.69, 1.69), (-1.658, 1.658), (-2.744, 2.841))  # rad
@@ -57,14 +51,15 @@ _AXES = ((0, 0, -1), (0, 1, 0), (0, 1, 0), (0, 1, 0), (-1, 0, 0))
 # In the palm's frame: the makers' gripper frame, at the fixed jaw's tip, and the jaw's pivot.
 _TIP, _PIVOT = (0.0, 0.00793, 0.09816), (-0.0176, -0.0211, 0.0234)
 _MASSES = (0.147, 0.100, 0.103, 0.104, 0.079, 0.060)  # kg; the last link's palm has 0.027 more
-_GRASP = 0.02  # m from the fixed jaw to `tcp`: the middle of a thing 4 cm wide
+_GRASP = 0.025  # m from the fixed jaw to `tcp`: room for a thing 4 cm wide, a little askew
 
 
 def spec() -> mujoco.MjSpec:
     """Returns the arm, base at the origin, facing +x; joints are `JOINTS`, then `jaw` (rad).
 
-    `flange` is the makers' gripper frame, at the fixed jaw's tip; `tcp` is 2 cm from it towards the
-    moving jaw, where things are held. The geoms `left` and `right` are the fixed and moving tips.
+    `flange` is the makers' gripper frame, at the fixed jaw's tip; `tcp` is 2.5 cm from it, towards
+    the moving jaw, where things are held. The geoms `left` and `right` are the fixed and the moving
+    tip.
     From `MOUNT` it reaches all of the work area within 45 degrees of straight down, but not what is
     over 0.15 m high and less than 0.1 m ahead of its first joint.
     """
@@ -101,7 +96,8 @@ def _jaws(s: mujoco.MjSpec, hand: mujoco.MjsBody) -> None:
         damping=EFFORT[0] / VELOCITY[0], frictionloss=FRICTION,
     )  # fmt: skip
     grips(shape(jaw, _closed(), 0.012)[0], "right")
-    servo(s, "gripper", "jaw", STIFFNESS, JAWS, EFFORT[0])
+    # Half its torque, as the makers set it, so that it does not burn out.
+    servo(s, "gripper", "jaw", STIFFNESS, JAWS, EFFORT[0] / 2)
 
 
 def _closed() -> list[Shape]:

@@ -2,8 +2,8 @@
 
 Source: Denavit-Hartenberg tables and masses, universal-robots.com (DH page); joint limits and
 lateral offsets of the links, Universal_Robots_ROS2_Description. Servo stiffness (full torque at
-0.02 rad), rotor inertia and the gripper (about a Robotiq 2F-85's size, mass and force) are
-assumptions.
+0.04 rad, 0.08 rad in the wrist), rotor inertia and the gripper (about a Robotiq 2F-85's size and
+mass) are assumptions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GRIPPER = Gripper(
         drum((0, 0, 0), (0, 0, 0.02), 0.037, BLACK),
         block((0, 0, 0.055), (0.03, 0.05, 0.035), DARK),
     ),
-    reach=0.15, finger=0.07, travel=0.04, speed=0.075, grip=60.0, camera=(0.08, 0, 0.02),
+    reach=0.15, finger=0.07, travel=0.04, speed=0.075, grip=30.0, camera=(0.08, 0, 0.02),
 )  # fmt: skip
 
 

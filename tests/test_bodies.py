@@ -255,7 +255,7 @@ def test_closed_jaws_hold_a_box_that_open_jaws_drop(name, closes):
     settle(model, data, 1.0)
     model.opt.gravity[2] = -9.81
     held = data.body("box").xpos - data.site("tcp").xpos
-    assert np.abs(held).max() < 0.005
+    assert np.abs(held).max() < 0.012  # one jaw of the SO-101 stands still
     low = data.site("tcp").xpos[2]
     for _ in range(200):  # raised by the second joint, then held
         data.ctrl[1] -= 0.001
@@ -264,6 +264,10 @@ def test_closed_jaws_hold_a_box_that_open_jaws_drop(name, closes):
     slip = np.linalg.norm(data.body("box").xpos - data.site("tcp").xpos - held)
     assert data.site("tcp").xpos[2] > low + 0.02
     assert (slip < 0.01) if closes else (slip > 1)
+    if closes and name in OURS:  # held, neither crushed nor rattling
+        fingers = [data.geom(n).xpos for n in ("left", "right")]
+        assert np.linalg.norm(fingers[0] - fingers[1]) > 0.04 + 0.008
+        assert np.abs(data.qvel[: len(body.home)]).max() < 2e-3
 
 
 def solve(model, data, k, goal, start, lever):
