@@ -140,7 +140,7 @@ class BatchEnv(VectorEnv):
             for method in (task.reward, task.success, task.terminated, task.label, task.expert):
                 method(sim)
             if self._with_labels:
-                truth.of(sim, task.subtasks, task.label(sim))
+                truth.of(task, sim)
             task.control.apply(sim, np.zeros((sim.n, len(self.action_spec))))
             self.senses.begin(everyone, everyone, everyone)
         sim.seal()
@@ -314,7 +314,7 @@ class BatchEnv(VectorEnv):
             "fault": _FAULTS[self._fault.astype(np.intp)],
         }
         if self._with_labels:
-            labels = truth.of(self.sim, self.task.subtasks, self.task.label(self.sim))
+            labels = truth.of(self.task, self.sim)
             info |= {f"label/{k}": np.array(v) for k, v in labels.items()}
             if self.variation.columns:
                 info["label/perturbation"] = self.variation.values.copy()

@@ -1,21 +1,22 @@
-"""Labels: ground truth that every task has in common, from the simulator alone; knows no task.
+"""Labels: ground truth that every task has in common, from the simulator; knows no one task.
 
 A thing is a named body that is seen and belongs to no robot: free, hinged, a goal or a fixture.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import mujoco
 import numpy as np
 
+from .control import HIGH, LOW
 from .perturb import driven
 from .relations import Scene, extent, matrix
 from .sim import Sim
+from .task import Task
 
 _TOUCH, _ROBOT = "labels/{}/{}", "labels/{}/robot"  # names of the sensors that `prepare` adds
 _FINGERS = ("left", "right")
+_CLOSE = 0.03  # m from where the tool may go: within its grasp
 _SEEN_GROUPS = 3  # geom groups below it are drawn
 _CLOSED_FORM = {
     int(kind)
@@ -112,25 +113,30 @@ class _Index:
         ]
 
 
-def of(sim: Sim, subtasks: tuple[str, ...], own: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def of(task: Task, sim: Sim) -> dict[str, np.ndarray]:
     """Returns the labels of n rows: the task's own, and those that all tasks have.
 
-    subtasks, own: the task's names and its `label(sim)`; what it says itself is kept. With k
-    things: `pose` (n, k, 7) place in m and quaternion, `relations` (n, k, k, 7) bool as
-    `relations.BINARY` names them, `contacts` (n, k, k) bool, `robot_contact` (n, k) bool, and with
-    fingers that sense them `grasp` (n, k) bool. With subtasks: `next_subtask` (n,) int32, the last
-    one's own at the end, and `progress` (n,) float32, the share of the subtasks that are done.
-    The contacts are there where `prepare` added their sensors.
+    What the task's `label` says itself is kept. With k things: `pose` (n, k, 7) place in m and
+    quaternion, `relations` (n, k, k, 7) bool as `relations.BINARY` names them, `contacts`
+    (n, k, k) and `robot_contact` (n, k) bool where `prepare` added their sensors, with fingers
+    that sense them `grasp` (n, k) bool, and for an arm `reachable` (n, k) bool: the place is where
+    its tool may go, or less than 3 cm from there. With subtasks: `next_subtask` (n,) int32, the
+    last one's own at the end, and `progress` (n,) float32, the share of the subtasks done.
     """
-    found: dict[str, np.ndarray] = {}
-    if "subtask" in own and subtasks:
-        last = len(subtasks) - 1
+    own, found = task.label(sim), {}
+    if "subtask" in own and task.subtasks:
+        last = len(task.subtasks) - 1
         found["next_subtask"] = np.minimum(own["subtask"] + 1, last).astype(np.int32)
         found["progress"] = (own["subtask"] / max(last, 1)).astype(np.float32)
     index = sim.once("labels", lambda: _Index(sim))
     if index.bodies:
         found |= _seen(sim, index) | _felt(sim, index)
-    return found | dict(own)
+        if task.robots:
+            low, high = getattr(task.control, "low", LOW), getattr(task.control, "high", HIGH)
+            place = found["pose"][..., :3]
+            outside = np.maximum(np.maximum(low - place, place - high), 0)
+            found["reachable"] = (outside**2).sum(-1) < _CLOSE**2
+    return found | own
 
 
 def _seen(sim: Sim, index: _Index) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ import numpy as np
 from ..registry import nearest
 from .paraphrase import paraphrase
 from .perturb import KINDS, LATEST
+from .sense import keyed, normal
 from .sim import Sim
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -212,8 +213,8 @@ class Variation:
         out = {}
         for key, value in obs.items():
             flat = value.reshape(len(value), -1)
-            noise = _normal(self._key[:, 0], age, zlib.crc32(key.encode()), flat.shape[1])
-            out[key] = (flat + std * noise).reshape(value.shape)
+            drawn = normal(keyed(self._key[:, 0], age, zlib.crc32(key.encode())), flat.shape[1])
+            out[key] = (flat + std * drawn.astype(np.float32)).reshape(value.shape)
         return out
 
     def reworded(self, i: int, text: str) -> str:
@@ -222,30 +223,6 @@ class Variation:
             return text
         rng = np.random.Generator(np.random.Philox(key=int(self._key[i, 0])))
         return paraphrase(text, int(self.memory[i, self._at["language"]][0]), rng)
-
-
-def _normal(key: np.ndarray, age: np.ndarray, stream: int, count: int) -> np.ndarray:
-    """Returns `(n, count)` float32 standard normal numbers, a function of key, age and stream.
-
-    Source: the finaliser of Steele et al. 2014, "Fast splittable pseudorandom number generators",
-    as a hash of a counter, and the method of Box and Muller 1958.
-    """
-    with np.errstate(over="ignore"):  # whole numbers are to wrap
-        seed = _mixed(key.astype(np.uint64) + np.uint64(stream) * np.uint64(0x9E3779B97F4A7C15))
-        seed = _mixed(seed + age.astype(np.uint64) * np.uint64(0xD1342543DE82EF95))
-        bits = _mixed(seed[:, None] + np.arange(2 * count, dtype=np.uint64) * _GOLDEN)
-    u = ((bits >> np.uint64(11)).astype(float) + 0.5) / 2**53
-    radius = np.sqrt(-2 * np.log(u[:, :count]))
-    return (radius * np.cos(2 * np.pi * u[:, count:])).astype(np.float32)
-
-
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-
-
-def _mixed(x: np.ndarray) -> np.ndarray:
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 class Curriculum:

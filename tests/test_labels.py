@@ -8,6 +8,7 @@ from umwelten.envs import labels
 from umwelten.envs.env import BatchEnv
 from umwelten.envs.relations import BINARY
 from umwelten.envs.sim import Sim
+from umwelten.envs.tabletop import PickPlace
 
 TASKS = ("PickPlace", "Stack", "Push")
 
@@ -91,12 +92,31 @@ def test_things_are_what_is_seen_and_no_robots():
     assert not [k for k in info if k.startswith("label/")]
 
 
+class Told(PickPlace):
+    """PickPlace that tells its own progress and a term of its reward."""
+
+    def label(self, sim):
+        mine = {"progress": np.full(sim.n, 0.25), "reward/near": self.reward(sim)}
+        return super().label(sim) | mine
+
+
 def test_what_a_task_says_itself_is_kept():
-    env = BatchEnv("PickPlace", 2, labels=True)
-    env.reset(seed=0)
-    own = {"subtask": np.array([1, 3], np.int32), "progress": np.array([0.4, 0.9])}
-    told = labels.of(env.sim, ("a", "b", "c", "d"), own)
-    assert told["progress"] is own["progress"] and told["next_subtask"].tolist() == [2, 3]
+    env = BatchEnv(Told(), 2, labels=True)
+    _, info = env.reset(seed=0)
+    assert info["label/progress"].tolist() == [0.25, 0.25]
+    assert np.array_equal(info["label/reward/near"], env.task.reward(env.sim))
+
+
+def test_reachable_is_where_the_tool_comes_to():
+    env = BatchEnv("Reach", 40, labels=True)
+    _, info = env.reset(seed=0)
+    env.sim.mocap_pos[20:, 1:4, 0] += 0.4  # beyond
+    env.sim.forward(np.arange(40))
+    for _ in range(40):
+        *_, info = env.step(env.expert())
+    reachable = info["label/reachable"][np.arange(40), info["label/target"]]
+    assert np.array_equal(reachable, info["success"])
+    assert reachable[:20].all() and not reachable[20:].any()
 
 
 def test_a_mesh_lies_within_its_box_and_only_what_can_touch_is_sensed():
