@@ -40,7 +40,7 @@ class Drive(Control):
         sim.ctrl[:, at] = ahead - around
         sim.ctrl[:, at + 1] = ahead + around
 
-    def head(self, sim: Sim, way: np.ndarray, length, back=False) -> np.ndarray:
+    def head(self, sim: Sim, way: np.ndarray, length) -> np.ndarray:
         """Returns actions `(n, 2)` that turn along `way` (n, 2), in the world, then drive.
 
         length: m to go, signed, `(n,)`; it slows down near 0.
@@ -64,6 +64,52 @@ class Drive(Control):
         if not close:  # at the place itself there is no direction to it
             action[:, 1] = np.where(there, 0.0, action[:, 1])
         return action
+
+
+class Mobile(Control):
+    """A base's two components, then a velocity for each joint of its arm, then the jaws.
+
+    rates: of the arm's actuators, which follow one another in the model, m/s or rad/s at most.
+    jaws: what the actuator `gripper` after them is told to close and to open, m. dt: s between
+    actions. The servos' targets move at these velocities, up to `lead` s ahead of the joints.
+    """
+
+    def __init__(self, base: Drive, rates: dict[str, float], jaws, dt: float, lead: float = 0.3):
+        self.base, self.names, self.jaws = base, tuple(rates), jaws
+        self.rates, self.dt, self.lead = np.array(list(rates.values())), dt, lead
+
+    def spec(self, model: mujoco.MjModel, rate: float) -> ActionSpec:
+        arm = []
+        for name, limit in zip(self.names, self.rates.tolist(), strict=True):
+            a = model.actuator(name)
+            hinge = int(a.trntype[0]) == int(mujoco.mjtTrn.mjTRN_JOINT) and int(
+                model.jnt_type[a.trnid[0]]
+            ) == int(mujoco.mjtJoint.mjJNT_HINGE)
+            arm.append(Component(name, "joint", "rad/s" if hinge else "m/s", limit))
+        low, high = self.jaws
+        jaws = Component("gripper", "tool", "m", (high - low) / 2, (high + low) / 2)
+        return ActionSpec((*self.base.spec(model, rate).components, *arm, jaws), rate)
+
+    def arm(self, sim: Sim) -> slice:
+        """Returns where the arm's actuators are in `sim.ctrl`; the gripper's is next."""
+        first = sim.once("arm's first", lambda: int(sim.model.actuator(self.names[0]).id))
+        return slice(first, first + len(self.names))
+
+    def apply(self, sim: Sim, action: np.ndarray) -> None:
+        self.base.apply(sim, action[:, :2])
+        arm = self.arm(sim)
+        now, ahead = sim.actuator_length[:, arm], self.lead * self.rates
+        target = sim.ctrl[:, arm] + self.dt * self.rates * action[:, 2:-1]
+        target = np.minimum(np.maximum(target, now - ahead), now + ahead)
+        low, high = sim.ctrl_low[arm], sim.ctrl_high[arm]
+        sim.ctrl[:, arm] = np.minimum(np.maximum(target, low), high)
+        low, high = self.jaws
+        sim.ctrl[:, arm.stop] = (high - low) / 2 * (1 + action[:, -1]) + low
+
+    def reach(self, sim: Sim, goals: np.ndarray) -> np.ndarray:
+        """Returns the arm's actions `(n, joints)` that bring its servos to `goals` (n, joints)."""
+        rate = (goals - sim.ctrl[:, self.arm(sim)]) / (self.dt * self.rates)
+        return np.minimum(np.maximum(rate, -1), 1)
 
 
 def place(sim: Sim) -> np.ndarray:

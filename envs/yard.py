@@ -36,6 +36,22 @@ def enclose(s: mujoco.MjSpec, memory: int, half: float) -> None:
     )
 
 
+def settle(s: mujoco.MjSpec, home: np.ndarray, hold: np.ndarray) -> mujoco.MjSpec:
+    """Returns the spec with its first keyframe: the robot at `home`, held by the controls `hold`,
+    as it is when all has come to rest; what is there beside it stays where it was put."""
+    model = s.compile()
+    data = mujoco.MjData(model)
+    data.qpos[: len(home)] = home
+    data.ctrl[: len(hold)] = hold
+    for _ in range(round(2 / model.opt.timestep)):
+        mujoco.mj_step(model, data)
+    s.add_key(
+        name="home", qpos=data.qpos, ctrl=data.ctrl, mpos=data.mocap_pos.ravel(),
+        mquat=data.mocap_quat.ravel(),
+    )  # fmt: skip
+    return s
+
+
 def gaze(eye: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Returns the quaternion of a camera at `eye` that looks at `at` (m), upright."""
     back = (eye - at) / np.linalg.norm(eye - at)
