@@ -12,6 +12,7 @@ from .sim import Sim
 
 CLEAR = 0.165  # m above the table: over handles and pegs, fingers included
 _AHEAD = 0.025  # m that the tool leads a post by: more, and the post slips out of the fingers
+_LEAST = 0.012  # m that it does so until the post is there: less, and the two come to rest before
 _AJAR = 0.0  # as open as jaws need be around a post: wider, and they push what is beside it
 _YIELD = 0.006  # m a step towards the finger that touches first, until the other does
 
@@ -27,7 +28,8 @@ def lead(
     tip = sim.site("tcp")
     aside = distance(tip[:, :2], post[:, :2])
     way = (goal - post)[:, :2]
-    way *= np.minimum(1, _AHEAD / np.maximum(distance(way, 0), 1e-9))[:, None]
+    far = np.maximum(distance(way, 0), 1e-9)
+    way *= (np.clip(far, _LEAST, _AHEAD) / far)[:, None]
     # The jaws close along y: there the post follows the fingers, along x it can slip.
     pull, give = way.copy(), np.zeros_like(way)
     pull[:, 0] += post[:, 0] - tip[:, 0]

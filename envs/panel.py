@@ -165,7 +165,7 @@ class Dial(Task):
         which = sim.userdata[:, _WHICH].astype(int)
         pivot = np.stack([sim.body(name) for name in _DIALS], 1)[sim.rows, which]
         goal = furniture.swung(handle, pivot, np.clip(lacks, -0.5, 0.5))
-        done = np.abs(lacks) < 0.06
+        done = np.abs(lacks) < 0.08
         return hand.lead(sim, self.body, self.control, handle, touch, goal, done)
 
     def label(self, sim: Sim) -> dict[str, np.ndarray]:
