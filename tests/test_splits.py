@@ -5,7 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from umwelten.envs import scene
+from umwelten.envs.env import BatchEnv
 from umwelten.envs.language import NAMES, SHAPES, VERBS, Description, Instruction
+from umwelten.envs.reach import Reach
 from umwelten.envs.splits import (
     FORMS,
     HELD_COLOURS,
@@ -97,3 +100,36 @@ def test_mistakes_are_told():
         Grammar("train").colours(np.random.default_rng(0), ["cube"] * 4, (0,))
     with pytest.raises(ValueError, match="give a verb at least 3"):
         Grammar("test_phrasings").phrase(0.5, 2)
+
+
+class Chosen(Reach):
+    """Reach whose episodes are of one split, as a task draws from a Grammar."""
+
+    def __init__(self, split):
+        super().__init__()
+        self.grammar = Grammar(split)
+
+    def reset(self, sim, i, rng):
+        super().reset(sim, i, rng)
+        target, phrase, _, *colours = sim.userdata[i].astype(int)
+        colours = self.grammar.colours(rng, SCENES[0], (target,), drawn=colours, distinct=True)
+        scene.paint(sim, i, SCENES[0], colours)
+        sim.userdata[i, 1] = self.grammar.phrase((phrase + 0.5) / 3, 3)
+        sim.userdata[i, 3:] = colours
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_worlds_episodes_are_of_its_split(split):
+    env, plain = BatchEnv(Chosen(split), 60), BatchEnv("Reach", 60)
+    words = env.reset(seed=0)[1]["instruction"]
+    before = plain.reset(seed=0)[1]["instruction"]
+    assert np.array_equal(env.sim.mocap_pos, plain.sim.mocap_pos)  # nothing else moved
+    assert (split == "all") == (words.tolist() == before.tolist())
+    for i in range(60) if split != "all" else ():
+        target, phrase, _, *colours = env.sim.userdata[i].astype(int)
+        things = [(NAMES[c], s) for c, s in zip(colours, SCENES[0], strict=True)]
+        assert split_of(things, (target,), phrase) == split
+        # words that do not name what is new are of training's kind
+        assert split_of_words(words[i]) in (split, "train")
+    texts = {split_of_words(text) for text in words}
+    assert split in texts or split == "all"
