@@ -141,6 +141,15 @@ def add_dial(s: mujoco.MjSpec, name: str, marks: tuple[float, ...]) -> None:
     _post(s, dial, (0.05, 0), flat=False)
 
 
+def add_socket(s: mujoco.MjSpec, name: str, hole: float, height: float) -> None:
+    """Adds an upright square tube, `hole` wide inside (half, m), as a stand of four boxes."""
+    stand, wall = add_stand(s, name), 0.007
+    out = hole + wall
+    for side in (1, -1):
+        _box(stand, (wall, out + wall, height / 2), (side * out, 0, height / 2))
+        _box(stand, (hole, wall, height / 2), (0, side * out, height / 2))
+
+
 def _box(body: mujoco.MjsBody, size, pos, rgba=_WOOD, name: str = "") -> None:
     body.add_geom(
         name=name, type=_G.mjGEOM_BOX, size=size, pos=pos, rgba=rgba, contype=0, conaffinity=3,
