@@ -116,8 +116,10 @@ class PegInsert(Task):
         ]
         flat = [c[:, None] for c in case]
         here, there = tip[:, :2], peg[:, :2]
-        carry = here + (socket - peg)[:, :2]
-        xy = np.select(flat, [here, here, carry, carry, carry, here, there, there], there)
+        carry = here + 1.4 * (socket - peg)[:, :2]  # more than it lacks: servos have dry friction
+        leave = here.copy()  # the finger that still touches it
+        leave[:, 1] += 0.006 * (touch[:, 0].astype(float) - touch[:, 1])
+        xy = np.select(flat, [leave, here, carry, carry, carry, here, there, there], there)
         hold = peg[:, 2] + _HOLD
         lower = tip[:, 2] + np.maximum(_HALF - peg[:, 2], -0.015)
         up = np.full(sim.n, _CLEAR + _HOLD)
