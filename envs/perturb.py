@@ -165,34 +165,53 @@ def _strengthen(sim, i, parts, values, rng) -> None:
         sim.vary(name)[i, index] *= values
 
 
-def _skins(model, things: bool) -> list[Part]:
-    """Returns what carries a visible colour, geoms or materials, of things or of all else."""
-    bodies = {p.index for p in _things(model)} | set(np.flatnonzero(model.body_mocapid >= 0))
-    parts: dict[tuple[str, int], Part] = {}
-    for g in range(model.ngeom):
-        if (int(model.geom_bodyid[g]) in bodies) != things or model.geom_rgba[g, 3] == 0:
-            continue
-        matter = int(model.geom_matid[g])
-        plain = matter >= 0 and (model.geom_rgba[g] == _PLAIN).all()
-        name = model.mat(matter).name if plain else model.geom(g).name or str(g)
-        key = ("mat_rgba", matter) if plain else ("geom_rgba", g)
-        parts[key] = Part(name, key[1], (int(plain),))
-    return list(parts.values())
+def _paint(model, geom: int) -> tuple[str, int]:
+    """Returns the model field and index where a geom's colour is: its own or its material's."""
+    matter = int(model.geom_matid[geom])
+    plain = matter >= 0 and (model.geom_rgba[geom] == _PLAIN).all()
+    return ("mat_rgba", matter) if plain else ("geom_rgba", geom)
 
 
-def _colour(sim, i, part) -> np.ndarray:
-    return sim.vary("mat_rgba" if part.more[0] else "geom_rgba")[i, part.index, :3]
+def _shown(model, things: bool) -> list[int]:
+    """Returns the visible geoms of things, or of all else: the robots and the world.
+
+    Things are the bodies that belong to no robot: words may call them by their colour.
+    """
+    robots, of = driven(model), model.geom_bodyid
+    return [
+        g
+        for g in np.flatnonzero(model.geom_rgba[:, 3] > 0).tolist()
+        if (of[g] > 0 and int(model.body_rootid[of[g]]) not in robots) == things
+    ]
+
+
+def _things_seen(model) -> list[Part]:
+    geoms: dict[int, list[int]] = {}
+    for g in _shown(model, True):
+        geoms.setdefault(int(model.geom_bodyid[g]), []).append(g)
+    return [Part(model.body(b).name or str(b), b, tuple(own)) for b, own in geoms.items()]
 
 
 def _tint(sim, i, parts, values, rng) -> None:
     for part, v in zip(parts, values, strict=True):
-        rgb = _colour(sim, i, part)
-        rgb[:] = np.clip(rgb + v, 0, 1)
+        for field, k in sorted({_paint(sim.model, g) for g in part.more}):
+            rgb = sim.vary(field)[i, k, :3]
+            rgb[:] = np.clip(rgb + v, 0, 1)
+
+
+def _surfaces(model) -> list[Part]:
+    parts = {}
+    for g in _shown(model, False):
+        field, k = _paint(model, g)
+        own = field == "geom_rgba"
+        parts[field, k] = Part((model.geom(g).name if own else model.mat(k).name) or str(k), g)
+    return list(parts.values())
 
 
 def _repaint(sim, i, parts, values, rng) -> None:
     for part, v in zip(parts, values[:, 0], strict=True):
-        rgb = _colour(sim, i, part)
+        field, k = _paint(sim.model, part.index)
+        rgb = sim.vary(field)[i, k, :3]
         rgb[:] = (1 - v) * rgb + v * rng.random(3)
 
 
@@ -346,11 +365,11 @@ KINDS = {
     ),
     # A palette colour stays the nearest one, so words that name it stay true.
     "colour": Kind(
-        "rgb", (-0.04, 0.04), (-0.045, 0.045), lambda m: _skins(m, True), _tint,
+        "rgb", (-0.04, 0.04), (-0.045, 0.045), _things_seen, _tint,
         ("geom_rgba", "mat_rgba"), 3,
     ),
     "texture": Kind(
-        "share", (0, 0.5), (0, 1), lambda m: _skins(m, False), _repaint, ("geom_rgba", "mat_rgba")
+        "share", (0, 0.5), (0, 1), _surfaces, _repaint, ("geom_rgba", "mat_rgba")
     ),
     "light": Kind(
         "factor", (0.6, 1.5), (0.05, 20), lambda m: _lamps(m) and [*_lamps(m), Part("ambient", 0)],

@@ -156,6 +156,11 @@ def test_of_texture_there_is_one_for_every_visible_surface():
     env = BatchEnv("Reach", 1, vary=("texture",))
     assert {"texture/table", "texture/floor", "texture/palm"} <= set(env.variation.columns)
     assert not any("ball" in column for column in env.variation.columns)
+    # what is fixed or hinged may be named by its colour too
+    columns = [
+        str(BatchEnv("Drawer", 1, vary=(k,)).variation.columns) for k in ("texture", "colour")
+    ]
+    assert "table" in columns[0] and "drawer" not in columns[0] and "drawer" in columns[1]
 
 
 def picture(env, change):
