@@ -1,4 +1,4 @@
-"""Vessels: bins, bowls and cups, what things are put into; built of primitive geoms. No task."""
+"""Vessels: what things are put into: zones and bins, of primitive geoms; knows no task."""
 
 from __future__ import annotations
 
@@ -13,6 +13,15 @@ def _part(body: mujoco.MjsBody, kind, size, pos, turn=(1, 0, 0, 0), name="") -> 
     return body.add_geom(
         name=name, type=kind, size=size, pos=pos, quat=turn, contype=1, conaffinity=3,
         friction=(0.6, 0.005, 0.001),
+    )  # fmt: skip
+
+
+def add_zone(s: mujoco.MjSpec, name: str, half: tuple[float, float]) -> None:
+    """Adds a coloured rectangle on the table (m), a mocap body that nothing collides with."""
+    body = s.worldbody.add_body(name=name, mocap=True)
+    body.add_geom(
+        name=name, type=_G.mjGEOM_BOX, size=(*half, 0.0005), pos=(0, 0, 0.0005), contype=0,
+        conaffinity=0,
     )  # fmt: skip
 
 
@@ -32,6 +41,6 @@ def add_bin(s: mujoco.MjSpec, name: str, half: tuple[float, float], height: floa
 def within(
     places: np.ndarray, box: np.ndarray, half: tuple[float, float], height: float
 ) -> np.ndarray:
-    """Returns `(...)` bool: points `(..., 3)` m are between the walls of a bin that is at `box`."""
+    """Returns `(...)` bool: points `(..., 3)` m are over a bin or zone at `box`, below height."""
     gap = np.abs(places - box)
     return (gap[..., 0] < half[0]) & (gap[..., 1] < half[1]) & (places[..., 2] < height)
