@@ -243,16 +243,16 @@ class Torque(Control):
 CONTROLS = ("delta_position", "delta_pose", "joint_position", "joint_velocity", "torque")
 
 
-def make(name: str, body: Body, dt: float, prefix: str = "") -> Control:
+def make(name: str, body: Body, dt: float, prefix: str = "", low=LOW, high=HIGH) -> Control:
     """Returns the control of an arm called `name`, for actions every `dt` s.
 
-    Raises ValueError with the nearest name if there is none.
+    low, high: where its tool may go (m), for the controls that say where it goes. Raises ValueError with the nearest name if there is none.
     """
     match name:
         case "delta_position":
-            return DeltaPosition(body, prefix)
+            return DeltaPosition(body, prefix, low, high)
         case "delta_pose":
-            return DeltaPose(body, prefix)
+            return DeltaPose(body, prefix, low, high)
         case "joint_position":
             return JointPosition(body, prefix)
         case "joint_velocity":

@@ -36,19 +36,24 @@ def tabletop(body: Body, memory: int) -> mujoco.MjSpec:
         name="table", type=_G.mjGEOM_BOX, size=(0.42, 0.45, 0.02), pos=(0.30, 0, -0.02),
         rgba=(0.72, 0.60, 0.46, 1), contype=1, conaffinity=3, friction=(0.6, 0.005, 0.001),
     )  # fmt: skip
-    x, y, z = body.mount
-    ground = 0.0 if abs(x - 0.30) <= 0.42 and abs(y) <= 0.45 else -0.4
-    if z > ground:  # what an arm stands on that does not stand on the table itself
-        world.add_geom(
-            name="stand", type=_G.mjGEOM_BOX, size=(0.06, 0.06, (z - ground) / 2),
-            pos=(x, y, (z + ground) / 2), rgba=(0.55, 0.56, 0.58, 1), contype=1, conaffinity=3,
-        )  # fmt: skip
+    add_stand(s, body.mount)
     # From beyond the table's far edge, looking back and down at the arm's workspace.
     world.add_camera(
         name="front", pos=(1.2, 0, 0.66), fovy=46, quat=(0.6272, 0.3265, 0.3265, 0.6272)
     )
     world.add_body(name="command", mocap=True)
     return s
+
+
+def add_stand(s: mujoco.MjSpec, mount: tuple[float, float, float], prefix: str = "") -> None:
+    """Adds what an arm mounted there (m) stands on, if it does not stand on the table itself."""
+    x, y, z = mount
+    ground = 0.0 if abs(x - 0.30) <= 0.42 and abs(y) <= 0.45 else -0.4
+    if z > ground:
+        s.worldbody.add_geom(
+            name=f"{prefix}stand", type=_G.mjGEOM_BOX, size=(0.06, 0.06, (z - ground) / 2),
+            pos=(x, y, (z + ground) / 2), rgba=(0.55, 0.56, 0.58, 1), contype=1, conaffinity=3,
+        )  # fmt: skip
 
 
 def stage(s: mujoco.MjSpec, memory: int, ground: float, lamp, shines) -> None:
