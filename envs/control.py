@@ -246,7 +246,8 @@ CONTROLS = ("delta_position", "delta_pose", "joint_position", "joint_velocity", 
 def make(name: str, body: Body, dt: float, prefix: str = "", low=LOW, high=HIGH) -> Control:
     """Returns the control of an arm called `name`, for actions every `dt` s.
 
-    low, high: where its tool may go (m), for the controls that say where it goes. Raises ValueError with the nearest name if there is none.
+    low, high: where its tool may go (m), of the controls that say where. Raises ValueError with
+    the nearest name if there is none.
     """
     match name:
         case "delta_position":
