@@ -197,9 +197,8 @@ def _classes(trees: dict[str, ast.Module], package: str, nouns: tuple[str, ...])
         if node.name.startswith("_") or _abstract(node) or not set(bases) & set(nouns):
             continue
         constants: dict[str, object] = {}
-        for base in reversed(bases):
-            constants |= _literals(known[base].body) if base in known else {}
-        constants |= _literals(node.body)
+        for body in [known[b].body for b in reversed(bases) if b in known] + [node.body]:
+            _read(body, constants)
         result.append(_member(node.name, module, node.name, constants, node))
     return result
 
@@ -231,6 +230,12 @@ def _abstract(node: ast.ClassDef) -> bool:
 
 def _literals(body: list[ast.stmt]) -> dict[str, object]:
     found: dict[str, object] = {}
+    _read(body, found)
+    return found
+
+
+def _read(body: list[ast.stmt], constants: dict[str, object]) -> None:
+    """Notes what a body assigns: a literal by its value; anything else only the class can tell."""
     for node in body:
         if isinstance(node, ast.Assign) and len(node.targets) == 1:
             target = node.targets[0]
@@ -240,7 +245,6 @@ def _literals(body: list[ast.stmt]) -> dict[str, object]:
             continue
         if isinstance(target, ast.Name):
             try:
-                found[target.id] = ast.literal_eval(node.value)
-            except ValueError:  # not a literal: a call, a name; the class itself will tell
-                found.pop(target.id, None)
-    return found
+                constants[target.id] = ast.literal_eval(node.value)
+            except ValueError:
+                constants.pop(target.id, None)
