@@ -165,7 +165,7 @@ class Maze(_Navigation):
     of the edges between cells are walls (1) or open (0), in the order of `maze.EDGES`.
     """
 
-    time_limit = 40.0
+    time_limit = 45.0
     goals = _DISCS
     noun = ("disc", "disc")
     span = 12.0
