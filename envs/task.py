@@ -28,6 +28,7 @@ class Task(ABC):
     time_limit: ClassVar[float]  # s of an episode
     robots: ClassVar[tuple[str, ...]] = ()  # arms that can do it, the first by default
     control: Control  # of the class; of the object where there are arms to choose from
+    default_control: ClassVar[str] = "delta_position"  # where there are arms to choose from
     camera: ClassVar[str]  # what render() looks through
     subtasks: ClassVar[tuple[str, ...]] = ()  # names of label "subtask"'s values
     solved: ClassVar[float | None] = None  # return of an episode from which on it counts as solved
@@ -39,7 +40,9 @@ class Task(ABC):
         """
         if self.robots:
             self.body = bodies.find(robot or self.robots[0])
-            self.control = controls.make(control or "delta_position", self.body, self.control_dt)
+            self.control = controls.make(
+                control or self.default_control, self.body, self.control_dt
+            )
         elif robot or control:
             raise ValueError(
                 f"{type(self).__name__} has a body and a control of its own; it takes no robot= "
