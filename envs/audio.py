@@ -59,14 +59,14 @@ _RUSTLE = 20.0  # s/m: momentum that friction's power shakes a thing with
 SLOTS = 4  # contacts of a body that count, the strongest
 
 
-def frequencies(material: str, length: float) -> np.ndarray:
-    """Returns the modes (4,) in Hz of a thing `length` m long."""
+def frequencies(material: str, length) -> np.ndarray:
+    """Returns the modes (..., 4) in Hz of a thing `length` m long, a number or (..., 1)."""
     stiffness, density, _ = MATERIALS[material]
     return _BAR * _THICKNESS / length * math.sqrt(stiffness / density) * RATIOS
 
 
-def decays(material: str, length: float) -> np.ndarray:
-    """Returns by what factor e^-(d t) its modes die away: d (4,) in 1/s."""
+def decays(material: str, length) -> np.ndarray:
+    """Returns by what factor e^-(d t) its modes die away: d (..., 4) in 1/s."""
     return math.pi * MATERIALS[material].loss * frequencies(material, length)
 
 
@@ -81,9 +81,10 @@ class Audio(Sense):
     At rest, and where all has died away, samples are exactly 0.
 
     at: a camera or site whose x axis leads from the left ear to the right and that looks along -z;
-    by default the camera `front`, else the scene's first. hertz: samples a second. head: m between
-    the ears. materials: (body, material) pairs; else a geom's material, if it bears such a name,
-    else wood for free bodies and plastic for others. A control step's samples are lost together.
+    by default the site `ears`, else the camera `front`, else the scene's first. hertz: samples a
+    second. head: m between the ears. materials: (body, material) pairs; else a geom's material, if
+    it bears such a name, else wood for free bodies and plastic for others. Dropout is of a control
+    step's samples together.
     """
 
     rate: int | None = EVERY
@@ -126,13 +127,13 @@ class Audio(Sense):
 
     def _ears(self, spec: mujoco.MjSpec) -> None:
         cameras = [camera.name for camera in spec.cameras]
-        if self.at is None and cameras:
+        if self.at is None and (cameras or spec.site("ears") is not None):
             return
         if self.at not in cameras and (self.at is None or spec.site(self.at) is None):
-            sites = [s.name for s in spec.sites]
+            there = ", ".join([*cameras, *(s.name for s in spec.sites)]) or "none"
             raise ValueError(
-                f"{self.key} hears at a camera or site, of which the scene has no "
-                f"{self.at or 'camera'!r}; there are {', '.join(cameras + sites) or 'none'}"
+                f"{self.key} hears at a camera or site, {self.at or 'ears'!r} is none of the "
+                f"scene's; there are {there}"
             )
 
     def bind(self, sim: Sim, dt: float, substeps: int) -> dict[str, np.ndarray]:
@@ -168,7 +169,9 @@ class Audio(Sense):
 
     def _listener(self, sim: Sim):
         cameras = [sim.model.camera(i).name for i in range(sim.model.ncam)]
-        name = self.at or ("front" if "front" in cameras else cameras[0])
+        sites = [sim.model.site(i).name for i in range(sim.model.nsite)]
+        names = [self.at] if self.at else ["ears", "front", *cameras]
+        name = next(name for name in names if name in cameras + sites)
         if name in cameras:
             k = cameras.index(name)
             return sim.cam_xpos[:, k], sim.cam_xmat[:, k]
@@ -191,14 +194,13 @@ class Audio(Sense):
         for k, (_, geom, length, made, _) in enumerate(sources):
             own = sim.model.geom_size[geom].max()
             grown = size[rows, geom].max(1) / own if own else np.ones(len(rows))
-            for i in range(len(rows)):  # cold: once an episode
-                long, heavy = length * grown[i], weight[i, k]
-                f, d = frequencies(made, long), decays(made, long)
-                turn, die = 2 * math.pi * f / self.hertz, np.exp(-d / self.hertz)
-                # A sphere's far field: p = rho a dv/dt / (4 pi r), a struck mass moves at J / m.
-                loud = AIR * 2 * math.pi * f * _RADIATED * long**2 / (4 * math.pi * heavy)
-                heard = (f < 0.45 * self.hertz) * loud * np.sin(turn) / (RATIOS**2 * FULL_SCALE)
-                out[i, k] = np.stack([2 * die * np.cos(turn), -(die**2), heard], -1)
+            long, heavy = length * grown[:, None], weight[:, k, None]
+            f, d = frequencies(made, long), decays(made, long)
+            turn, die = 2 * math.pi * f / self.hertz, np.exp(-d / self.hertz)
+            # A sphere's far field: p = rho a dv/dt / (4 pi r); what is struck moves at J / m.
+            loud = AIR * 2 * math.pi * f * _RADIATED * long**2 / (4 * math.pi * heavy)
+            heard = (f < 0.45 * self.hertz) * loud * np.sin(turn) / (RATIOS**2 * FULL_SCALE)
+            out[:, k] = np.stack([2 * die * np.cos(turn), -(die**2), heard], -1)
         return out
 
     def _masses(self, sim: Sim, rows: np.ndarray) -> np.ndarray:

@@ -391,7 +391,10 @@ class BatchEnv(VectorEnv):
         return np.concatenate([sim.state, *varied, self.variation.memory, self._age[:, None]], 1)
 
     def set_physics(self, rows: np.ndarray, physics: np.ndarray) -> None:
-        """Puts rows (m sorted ints) into the conditions `physics` (m, nphysics) describes."""
+        """Puts rows (m sorted ints) into the conditions `physics` (m, nphysics) describes.
+
+        What senses remember (late samples, what still rings) stays: `load` brings that back too.
+        """
         sim = self.sim
         width = sim.state.shape[1] + sum(v[0].size for v in sim.varied.values()) + 1
         width += self.variation.memory.shape[1]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from .sense import Form, Moment, Sense, keyed, site
+from .sense import Form, Moment, Sense, keyed, mount
 from .sim import Sim
 
 _SEEN = (np.arange(mujoco.mjNGROUP) < 3).astype(np.uint8)  # geom groups, as cameras draw them
@@ -39,15 +39,7 @@ class Lidar(Sense):
                 f"{self.key} has beams >= 1, reach > 0 m and 0 < fov <= 360 degrees, "
                 f"got {self.beams}, {self.reach} and {self.fov}"
             )
-        if self.at or spec.site("lidar") is not None:
-            site(spec, self.key, self.at or "lidar")
-        elif spec.body("base") is not None:
-            spec.body("base").add_site(name=f"{self.key}:mount", pos=(0, 0, 0.02), group=5)
-        else:
-            there = ", ".join(b.name for b in spec.bodies if b.name != "world")
-            raise ValueError(
-                f"{self.key} needs a site 'lidar' or a body 'base'; the scene has {there}"
-            )
+        mount(spec, self.key, self.at, ("lidar",), "base", height=0.02)
 
     def bind(self, sim: Sim, dt: float, substeps: int) -> dict[str, np.ndarray]:
         sim.once((self.key, "mount"), lambda: self._mount(sim))

@@ -155,6 +155,22 @@ def site(spec: mujoco.MjSpec, key: str, *names: str) -> str:
     raise ValueError(f"{key} needs a site {' or '.join(map(repr, names))}; the scene has {there}")
 
 
+def mount(spec: mujoco.MjSpec, key: str, at: str | None, names, body: str, height=0.0) -> str:
+    """Returns the site `at`, or the first of `names` there is, or one added to the body called so.
+
+    Raises ValueError, with what there is, where none of them is.
+    """
+    if at or any(spec.site(name) is not None for name in names):
+        return site(spec, key, *([at] if at else names))
+    if spec.body(body) is None:
+        there = ", ".join(s.name for s in spec.sites if s.name) or "no site"
+        raise ValueError(
+            f"{key} needs a site {' or '.join(map(repr, names))} or a body {body!r}; "
+            f"the scene has {there}"
+        )
+    return spec.body(body).add_site(name=f"{key}:mount", pos=(0, 0, height), group=5).name
+
+
 def add(spec: mujoco.MjSpec, key: str, name: str, kind, objtype, objname: str, *numbers: int):
     """Adds one sensor of a sense, called `<key>:<name>`, and returns it."""
     sensor = spec.add_sensor(name=f"{key}:{name}", type=kind, objtype=objtype, objname=objname)

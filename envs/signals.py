@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from .sense import EVERY, Form, Moment, Sense, add, columns, site
+from .sense import EVERY, Form, Moment, Sense, add, columns, mount, site
 from .sim import Sim
 
 _S, _O = mujoco.mjtSensor, mujoco.mjtObj
@@ -78,11 +78,9 @@ class Wrench(Sense):
     unit = "N, Nm"
 
     def prepare(self, spec: mujoco.MjSpec) -> None:
-        if self.at or spec.site("wrist_ft") is not None:
-            name = site(spec, self.key, self.at or "wrist_ft")
-        else:
-            body = spec.site(site(spec, self.key, "wrist_ft", "tcp")).parent
-            name = body.add_site(name=f"{self.key}:mount", group=5).name
+        tool = spec.site("tcp")
+        hand = tool.parent.name if tool is not None else "palm"
+        name = mount(spec, self.key, self.at, ("wrist_ft",), hand)
         if spec.site(name).parent.name == "world":
             raise ValueError(f"{self.key} is felt between bodies; the site {name!r} is the world's")
         add(spec, self.key, "force", _S.mjSENS_FORCE, _O.mjOBJ_SITE, name)
@@ -99,7 +97,8 @@ class Wrench(Sense):
 class Imu(Sense):
     """Accelerometer (3; m/s^2, gravity's reaction in it) and gyroscope (3; rad/s), site's frame.
 
-    The site is `imu`, else `tcp`. By default a sample every physics step, `(n, r, 6)`.
+    The site is `imu`, else `tcp`, else one at the foot of the body `base`. By default a sample
+    every physics step, `(n, r, 6)`.
     """
 
     rate: int | None = EVERY
@@ -108,7 +107,7 @@ class Imu(Sense):
     unit = "m/s^2, rad/s"
 
     def prepare(self, spec: mujoco.MjSpec) -> None:
-        name = site(spec, self.key, *([self.at] if self.at else ["imu", "tcp"]))
+        name = mount(spec, self.key, self.at, ("imu", "tcp"), "base")
         add(spec, self.key, "acceleration", _S.mjSENS_ACCELEROMETER, _O.mjOBJ_SITE, name)
         add(spec, self.key, "rate", _S.mjSENS_GYRO, _O.mjOBJ_SITE, name)
 

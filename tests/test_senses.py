@@ -10,6 +10,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import umwelten  # noqa: F401 (registers)
+from umwelten import registry
 from umwelten.envs.audio import Audio
 from umwelten.envs.env import BatchEnv
 from umwelten.envs.ranges import Lidar, Points
@@ -103,6 +104,19 @@ def test_senses_change_neither_physics_nor_task():
             a, b = plain.step(action), rich.step(action)
             same(a[1], b[1])
         same(a[0], {k: b[0][k] for k in a[0]})
+        same(a[-1], b[-1])
+
+
+@pytest.mark.parametrize("name", registry.members("envs"))
+def test_sensors_that_senses_add_disturb_no_task(name):
+    plain = world((), 2, task=name, labels=True)
+    senses = ("joints",) if "PointMass" not in name else ("audio",)  # its motors pull tendons
+    rich = world(senses, 2, task=name, labels=True)
+    same(plain.reset(seed=0)[1], rich.reset(seed=0)[1])
+    for action in actions(plain, 3):
+        a, b = plain.step(action), rich.step(action)
+        same(a[0], {k: b[0][k] for k in a[0]})
+        same(a[1], b[1])
         same(a[-1], b[-1])
 
 
