@@ -41,6 +41,15 @@ class Control(ABC):
         """
         return None
 
+    def aim_pose(
+        self, sim: Sim, goal: np.ndarray, frame: np.ndarray, jaws, speed: float = 1.0
+    ) -> np.ndarray | None:
+        """Returns actions as `aim`, that turn the tool towards the rotation `frame` (n, 3, 3) too.
+
+        Straight down, with the jaws along y, is diag(-1, 1, -1).
+        """
+        return None
+
 
 class Direct(Control):
     """Each action component is one actuator's control, scaled to its range."""
@@ -137,6 +146,15 @@ class DeltaPose(Control):
         out = np.zeros((sim.n, 7))
         out[:, :3] = np.clip((goal - self.ik.tool(sim).goal) / self.step, -speed, speed)
         out[:, 6] = jaws
+        return out
+
+    def aim_pose(
+        self, sim: Sim, goal: np.ndarray, frame: np.ndarray, jaws, speed: float = 1.0
+    ) -> np.ndarray:
+        out = self.aim(sim, goal, jaws, speed)
+        gap = turning(rotation(self.ik.tool(sim).heading), frame) / self.turn
+        size = np.sqrt(np.einsum("ij,ij->i", gap, gap))[:, None]
+        out[:, 3:6] = gap * np.minimum(1, speed / np.maximum(size, 1e-9))  # about one axis
         return out
 
 
