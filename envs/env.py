@@ -12,16 +12,15 @@ from gymnasium.spaces import Box, Dict
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from .. import registry
 from ..robots.body import Body
 from . import labels as truth
 from . import language
-from .rows import masked, spread, where
+from .rows import accepted, asked_rows, masked, row_seeds, spread, where
 from .sense import Sense
 from .senses import Senses
 from .sim import Sim
 from .snapshot import Snapshot
-from .task import Task
+from .task import Task, make_task
 from .vary import Ranges, Variation
 
 REWARDS = ("dense", "sparse")
@@ -42,6 +41,7 @@ class BatchEnv(VectorEnv):
 
     task: a Task or its registered name. robot, control: of a task with a choice of arms, their
     names (a user's own arm is a Body), default the task's first and "delta_position".
+    split: "all", "train" or what training never meets (`splits.SPLITS`), of a task with words.
     reward: "dense" in [0, 1] or "sparse" (success, 0 or 1).
     vary: what differs from episode to episode, names of `perturb.KINDS` or {name: (low, high)}, or
     `vary.level(...)`; `label/perturbation` has the values, named by `variation.columns`.
@@ -62,6 +62,7 @@ class BatchEnv(VectorEnv):
         *,
         robot: str | Body | None = None,
         control: str | None = None,
+        split: str = "all",
         nthread: int = 0,
         cameras: tuple[str, ...] = (),
         senses: tuple[Sense | str, ...] = (),
@@ -75,7 +76,7 @@ class BatchEnv(VectorEnv):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
     ):
-        self.task = make_task(task, robot, control)
+        self.task = make_task(task, robot, control, split)
         if reward not in REWARDS:
             raise ValueError(f"no reward {reward!r}; there are {', '.join(REWARDS)}")
         if num_envs < 1 or action_repeat < 1:
@@ -175,8 +176,8 @@ class BatchEnv(VectorEnv):
         seed s gives row i the seed s + i, a list gives each its own; without one a row goes on to
         its next episode (its first seed is then drawn from the system).
         """
-        mask = self._mask(options)
-        seeds = self._seeds(seed)
+        mask = asked_rows(options, self.num_envs)
+        seeds = row_seeds(seed, self.num_envs)
         if isinstance(seed, int):
             super().reset(seed=seed)
         rows = np.flatnonzero(mask)
@@ -201,7 +202,7 @@ class BatchEnv(VectorEnv):
 
         Raises ValueError, before anything moves, for actions of a wrong shape or not finite.
         """
-        action, due = self._accept(actions), self._done
+        action, due = accepted(actions, self.action_space.shape), self._done
         if self._mode is not AutoresetMode.NEXT_STEP and due.any():
             raise RuntimeError(
                 f"rows {np.flatnonzero(due)[:8].tolist()} have ended or were never reset; call "
@@ -325,40 +326,6 @@ class BatchEnv(VectorEnv):
     def _keep(self, obs: dict[str, np.ndarray]) -> None:
         self._last = {k: v.copy() for k, v in obs.items()}
 
-    def _accept(self, actions: np.ndarray) -> np.ndarray:
-        action = np.asarray(actions, np.float32)
-        shape = self.action_space.shape
-        if action.shape != shape:
-            raise ValueError(f"actions have shape {shape}, got {action.shape}")
-        if not np.isfinite(action).all():
-            bad = np.flatnonzero(~np.isfinite(action).all(1))[:8].tolist()
-            raise ValueError(f"actions are finite numbers in [-1, 1]; rows {bad} hold NaN or inf")
-        return np.clip(action, -1.0, 1.0)
-
-    def _mask(self, options: dict | None) -> np.ndarray:
-        mask = (options or {}).get("reset_mask")
-        if mask is None:
-            return np.ones(self.num_envs, bool)
-        mask = np.asarray(mask)
-        if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
-            raise ValueError(
-                f"options['reset_mask'] is a bool array of shape ({self.num_envs},) with a True, "
-                f"got {mask.dtype} of shape {mask.shape} with {int(np.count_nonzero(mask))} true"
-            )
-        return mask
-
-    def _seeds(self, seed: int | list[int | None] | None) -> list[int | None]:
-        if seed is None:
-            return [None] * self.num_envs
-        if isinstance(seed, (int, np.integer)):
-            seed = [int(seed) + i for i in range(self.num_envs)]
-        seeds = [None if s is None else int(s) for s in seed]
-        if len(seeds) != self.num_envs or any(s is not None and s < 0 for s in seeds):
-            raise ValueError(
-                f"seed is an int >= 0 or a list of {self.num_envs} of them (or None), got {seed!r}"
-            )
-        return seeds
-
     @property
     def fingerprint(self) -> str:
         """Returns a hash of the compiled model: Snapshots pass between worlds that share it."""
@@ -430,7 +397,9 @@ class BatchEnv(VectorEnv):
         full = np.zeros(self.action_space.shape, np.float32)
         full[:m] = action
         self.set_physics(np.arange(m), physics)
-        reward, terminated = self._advance(self._accept(full), np.arange(self.num_envs) < m)
+        reward, terminated = self._advance(
+            accepted(full, self.action_space.shape), np.arange(self.num_envs) < m
+        )
         return self.physics()[:m], reward[:m], terminated[:m]
 
     def save(self) -> Snapshot:
@@ -478,15 +447,3 @@ class BatchEnv(VectorEnv):
         if self._picture is None:
             return None
         return tuple(self._picture.render()[f"rgb/{self.task.camera}"])
-
-
-def make_task(task: Task | str, robot: str | Body | None, control: str | None) -> Task:
-    """Returns the task called `task` for this arm and control, or `task` itself if it is one.
-
-    Raises UnknownName for an unknown name and ValueError for a choice that the task does not have.
-    """
-    if isinstance(task, str):
-        return registry.load("envs", task)(robot, control)
-    if robot or control:
-        raise ValueError("robot= and control= go with a task's name; this Task has its own already")
-    return task

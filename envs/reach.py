@@ -35,9 +35,12 @@ class Reach(Task):
         points = scene.scatter(rng, 3, (0.28, -0.22, 0.05), (0.52, 0.22, 0.30), apart=0.12)
         sim.mocap_pos[i, 1:4] = points
         colours = rng.permutation(len(NAMES))[:3].tolist()
+        which, phrase, form = rng.random(3)
+        target = int(3 * which)
+        colours = self.grammar.colours(rng, _SHAPES, [target], drawn=colours, distinct=True)
         scene.paint(sim, i, _SHAPES, colours)
-        drawn = [int(k * c) for k, c in zip((3, len(_PHRASES), 3), rng.random(3), strict=True)]
-        sim.userdata[i] = [*drawn, *colours]
+        phrase = self.grammar.phrase(phrase, len(_PHRASES))
+        sim.userdata[i] = [target, phrase, self.grammar.form(form), *colours]
 
     def instruction(self, sim: Sim, i: int) -> str:
         target, phrase, form, *colours = sim.userdata[i].astype(int)

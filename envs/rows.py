@@ -1,4 +1,4 @@
-"""Rows: how single rows are put into, and taken out of, dictionaries of `(n, ...)` arrays."""
+"""Rows: how single rows are put into, and taken out of, `(n, ...)` arrays, and asked for."""
 
 from __future__ import annotations
 
@@ -35,3 +35,43 @@ def single(value: np.ndarray) -> Any:
     """Returns row 0 of `(1, ...)`: a Python number, bool or str where it is one, else an array."""
     first = value[0]
     return first.item() if isinstance(first, (np.bool_, np.float64)) else first
+
+
+def accepted(actions: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Returns actions (n, nu) float32, clipped to [-1, 1].
+
+    Raises ValueError for those of another shape or not finite.
+    """
+    action = np.asarray(actions, np.float32)
+    if action.shape != shape:
+        raise ValueError(f"actions have shape {shape}, got {action.shape}")
+    if not np.isfinite(action).all():
+        bad = np.flatnonzero(~np.isfinite(action).all(1))[:8].tolist()
+        raise ValueError(f"actions are finite numbers in [-1, 1]; rows {bad} hold NaN or inf")
+    return np.clip(action, -1.0, 1.0)
+
+
+def asked_rows(options: dict | None, n: int) -> np.ndarray:
+    """Returns options["reset_mask"], (n,) bool, all True without; ValueError for another thing."""
+    mask = (options or {}).get("reset_mask")
+    if mask is None:
+        return np.ones(n, bool)
+    mask = np.asarray(mask)
+    if mask.shape != (n,) or mask.dtype != bool or not mask.any():
+        raise ValueError(
+            f"options['reset_mask'] is a bool array of shape ({n},) with a True, "
+            f"got {mask.dtype} of shape {mask.shape} with {int(np.count_nonzero(mask))} true"
+        )
+    return mask
+
+
+def row_seeds(seed: int | list[int | None] | None, n: int) -> list[int | None]:
+    """Returns a seed for each of n rows: seed + i, or the list's own; None goes on without one."""
+    if seed is None:
+        return [None] * n
+    if isinstance(seed, (int, np.integer)):
+        seed = [int(seed) + i for i in range(n)]
+    seeds = [None if s is None else int(s) for s in seed]
+    if len(seeds) != n or any(s is not None and s < 0 for s in seeds):
+        raise ValueError(f"seed is an int >= 0 or a list of {n} of them (or None), got {seed!r}")
+    return seeds

@@ -33,6 +33,7 @@ class Env(gymnasium.Env):
         *,
         robot: str | Body | None = None,
         control: str | None = None,
+        split: str = "all",
         nthread: int = 1,
         cameras: tuple[str, ...] = (),
         senses: tuple[Sense | str, ...] = (),
@@ -46,7 +47,7 @@ class Env(gymnasium.Env):
         render_mode: str | None = None,
     ):
         self.batch = BatchEnv(
-            task, 1, robot=robot, control=control, nthread=nthread, cameras=cameras,
+            task, 1, robot=robot, control=control, split=split, nthread=nthread, cameras=cameras,
             senses=senses, size=size, reward=reward, physics=physics, labels=labels, vary=vary,
             action_repeat=action_repeat, max_episode_steps=max_episode_steps,
             autoreset_mode=AutoresetMode.DISABLED, render_mode=render_mode,

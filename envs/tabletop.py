@@ -10,6 +10,7 @@ from . import scene
 from .language import NAMES, refer
 from .rewards import distance, tolerance
 from .sim import Sim
+from .splits import Grammar
 from .task import Task
 
 _OBJECTS = ("cube", "cylinder")
@@ -28,7 +29,7 @@ def _spec(body: Body) -> mujoco.MjSpec:
     return scene.finish(s, body)
 
 
-def _reset(sim: Sim, i: int, rng: np.random.Generator, phrases: int) -> None:
+def _reset(sim: Sim, i: int, rng: np.random.Generator, phrases: int, grammar: Grammar) -> None:
     spots = scene.scatter(rng, 4, (0.31, -0.19), (0.49, 0.19), apart=0.11)
     yaw, mass, colours, choices = rng.random((4, 4)).tolist()  # one draw: calls cost the most
     for k, name in enumerate(_OBJECTS):
@@ -37,9 +38,11 @@ def _reset(sim: Sim, i: int, rng: np.random.Generator, phrases: int) -> None:
     sim.mocap_pos[i, 1:3, :2] = spots[2:]
     looks = [int(len(NAMES) * c) for c in colours]
     looks[3] = (looks[2] + 1 + int((len(NAMES) - 1) * colours[3])) % len(NAMES)  # discs differ
+    which, disc = int(2 * choices[0]), int(2 * choices[1])
+    looks = grammar.colours(rng, (*_OBJECTS, "disc", "disc"), [which, 2 + disc], drawn=looks)
     scene.paint(sim, i, (*_OBJECTS, *_DISCS), looks)
-    drawn = [int(k * c) for k, c in zip((2, 2, phrases, 3), choices, strict=True)]
-    sim.userdata[i] = [*drawn, *looks]
+    said = grammar.phrase(choices[2], phrases), grammar.form(choices[3])
+    sim.userdata[i] = [which, disc, *said, *looks]
 
 
 def _words(sim: Sim, i: int, phrases: tuple[str, ...]) -> str:
@@ -87,7 +90,7 @@ class Push(Task):
         return _spec(self.body)
 
     def reset(self, sim: Sim, i: int, rng: np.random.Generator) -> None:
-        _reset(sim, i, rng, len(self.phrases))
+        _reset(sim, i, rng, len(self.phrases), self.grammar)
 
     def instruction(self, sim: Sim, i: int) -> str:
         return _words(sim, i, self.phrases)
@@ -163,7 +166,7 @@ class PickPlace(Task):
         return _spec(self.body)
 
     def reset(self, sim: Sim, i: int, rng: np.random.Generator) -> None:
-        _reset(sim, i, rng, len(self.phrases))
+        _reset(sim, i, rng, len(self.phrases), self.grammar)
 
     def instruction(self, sim: Sim, i: int) -> str:
         return _words(sim, i, self.phrases)

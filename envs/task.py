@@ -8,11 +8,13 @@ from typing import ClassVar
 import mujoco
 import numpy as np
 
+from .. import registry
 from ..robots import body as bodies
 from ..robots.body import Body
 from . import control as controls
 from .control import Control
 from .sim import Sim
+from .splits import Grammar
 
 
 class Task(ABC):
@@ -33,16 +35,23 @@ class Task(ABC):
     subtasks: ClassVar[tuple[str, ...]] = ()  # names of label "subtask"'s values
     solved: ClassVar[float | None] = None  # return of an episode from which on it counts as solved
 
-    def __init__(self, robot: str | Body | None = None, control: str | None = None):
+    def __init__(
+        self,
+        robot: str | Body | None = None,
+        control: str | None = None,
+        split: str = "all",
+    ):
         """Takes the arm (a name or a Body) and its control, where the task has a choice of them.
 
-        Raises ValueError where it has none, UnknownName for a name that nothing has.
+        split: the episodes' colours and phrases, of a task with words. Raises ValueError where
+        the task has no such choice, UnknownName for a name that nothing has.
         """
+        self.grammar = Grammar(split)
+        if split != "all" and type(self).instruction is Task.instruction:
+            raise ValueError(f"{type(self).__name__} has no words; it takes no split={split!r}")
         if self.robots:
             self.body = bodies.find(robot or self.robots[0])
-            self.control = controls.make(
-                control or self.default_control, self.body, self.control_dt
-            )
+            self.control = controls.make(control or "delta_position", self.body, self.control_dt)
         elif robot or control:
             raise ValueError(
                 f"{type(self).__name__} has a body and a control of its own; it takes no robot= "
@@ -84,3 +93,19 @@ class Task(ABC):
     def label(self, sim: Sim) -> dict[str, np.ndarray]:
         """Returns ground truth `{key: (n, ...)}` for annotation (keys without the `label/`)."""
         return {}
+
+
+def make_task(
+    task: Task | str, robot: str | Body | None, control: str | None, split: str = "all"
+) -> Task:
+    """Returns the task called `task` with these choices, or `task` itself if it is one.
+
+    Raises UnknownName for an unknown name and ValueError for a choice that the task does not have.
+    """
+    if isinstance(task, str):
+        return registry.load("envs", task)(robot, control, split)
+    if robot or control or split != "all":
+        raise ValueError(
+            "robot=, control= and split= go with a task's name; this Task has its own already"
+        )
+    return task
