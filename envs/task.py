@@ -51,7 +51,9 @@ class Task(ABC):
             raise ValueError(f"{type(self).__name__} has no words; it takes no split={split!r}")
         if self.robots:
             self.body = bodies.find(robot or self.robots[0])
-            self.control = controls.make(control or "delta_position", self.body, self.control_dt)
+            self.control = controls.make(
+                control or self.default_control, self.body, self.control_dt
+            )
         elif robot or control:
             raise ValueError(
                 f"{type(self).__name__} has a body and a control of its own; it takes no robot= "
