@@ -47,11 +47,8 @@ class _Swimmer(Task, ABC):
     def observe(self, sim: Sim) -> dict[str, np.ndarray]:
         """`proprio` (n, 4 links + 1): joints, nose to target as the head sees it (m), every
         link's velocity in the plane (m/s, m/s, rad/s)."""
-        moves = (
-            sim.sensordata[:, 12 : 12 + 6 * self.links]
-            .reshape(sim.n, -1, 6)[..., _PLANAR]
-            .reshape(sim.n, -1)
-        )
+        moves = sim.sensordata[:, 12 : 12 + 6 * self.links].reshape(sim.n, -1, 6)
+        moves = moves[..., _PLANAR].reshape(sim.n, -1)
         return {"proprio": np.concatenate([sim.qpos[:, 3:], self._way(sim), moves], 1)}
 
     def _way(self, sim: Sim) -> np.ndarray:
