@@ -19,15 +19,31 @@ def make_env(
     physics: bool = False,
     action_repeat: int = 1,
     render_mode: str | None = None,
+    world: Mapping | None = None,
 ):
-    """Returns the BatchEnv of a task; ConfigError where its arguments do not fit together."""
+    """Returns the BatchEnv of a task; ConfigError where its arguments do not fit together.
+
+    world: more of BatchEnv's keywords: robot, control, split, senses, vary, reward.
+    """
     from .envs.env import BatchEnv
 
+    given = {k: _tuples(v) for k, v in (world or {}).items()}
+    own = {
+        "cameras": tuple(cameras), "size": size, "labels": labels, "physics": physics,
+        "action_repeat": action_repeat, "render_mode": render_mode,
+    }  # fmt: skip
+    config.check_kwargs(BatchEnv, given, "world")
+    if twice := own.keys() & given.keys():
+        raise config.ConfigError(f"{', '.join(sorted(twice))}: give it without the `world.`")
     with _refusing():
-        return BatchEnv(
-            registry.find("envs", task).name, n, cameras=tuple(cameras), size=size, labels=labels,
-            physics=physics, action_repeat=action_repeat, render_mode=render_mode,
-        )  # fmt: skip
+        return BatchEnv(registry.find("envs", task).name, n, **own, **given)
+
+
+def _tuples(value):
+    """Returns the value with tuples for its lists, as a command line cannot write them."""
+    if isinstance(value, Mapping):
+        return {k: _tuples(v) for k, v in value.items()}
+    return tuple(_tuples(v) for v in value) if isinstance(value, list | tuple) else value
 
 
 def pick_device(name: str):
@@ -82,16 +98,20 @@ def _refusing() -> Iterator[None]:
         raise config.ConfigError(str(error)) from error
 
 
-def world_of(run: str | Path, action_repeat: int = 1, cameras: tuple = ()) -> dict:
-    """Returns `action_repeat` and `cameras` for make_env: a run's own, or those given without one.
+def world_of(
+    run: str | Path, action_repeat: int = 1, cameras: tuple = (), world: Mapping | None = None
+) -> dict:
+    """Returns `action_repeat`, `cameras` and `world` for make_env: a run's own, or those given.
 
-    Cameras that are asked for come in addition. Raises ConfigError if the folder holds no run.
+    Cameras and keys of the world that are asked for come in addition to a run's, or in place of
+    its own. Raises ConfigError if the folder holds no run.
     """
+    given = dict(world or {})
     if run:
         told = _told(Path(run))
-        action_repeat = told["action_repeat"]
+        action_repeat, given = told["action_repeat"], {**(told.get("world") or {}), **given}
         cameras = tuple(dict.fromkeys((*told["cameras"], *cameras)))
-    return {"action_repeat": action_repeat, "cameras": tuple(cameras)}
+    return {"action_repeat": action_repeat, "cameras": tuple(cameras), "world": given}
 
 
 def _told(path: Path) -> dict:
@@ -148,4 +168,7 @@ def simulation(env, rows: int = 256):
     """Returns a world like `env` for a planner to try actions in, `rows` at once."""
     from .envs.env import BatchEnv
 
-    return BatchEnv(env.task, rows, action_repeat=env.action_repeat, max_episode_steps=-1)
+    return BatchEnv(
+        env.task, rows, vary=env.variation.ranges, action_repeat=env.action_repeat,
+        max_episode_steps=-1,
+    )  # fmt: skip

@@ -25,6 +25,7 @@ def collect(
     physics: bool = False,
     action_repeat: int = 1,
     video: int = 3,
+    world: dict | None = None,
 ) -> None:
     """Records whole episodes of a policy into a folder, and a video of the first ones.
 
@@ -43,6 +44,7 @@ def collect(
     physics: record the whole simulation rows too, for exact replay
     action_repeat: control steps that an action lasts; a run's own where one is given
     video: how many episodes the video shows
+    world: robot, control, split, senses, vary, reward: world.robot=so101 world.vary=[mass,light]
 
     umwelten collect task=pick_place policy=expert episodes=50
     umwelten collect task=push episodes=20 cameras=[front,wrist] labels=true
@@ -55,22 +57,22 @@ def collect(
     _at_least_one(episodes=episodes, n=n)
     folder = Path(out or f"runs/{task}-{policy}")
     plans = policy not in ("random", "expert") and not run
-    world = build.world_of(run, action_repeat, cameras)
+    told = build.world_of(run, action_repeat, cameras, world)
     env = build.make_env(
-        task, min(episodes, n), size=(size, size), labels=labels, physics=physics or plans, **world
+        task, min(episodes, n), size=(size, size), labels=labels, physics=physics or plans, **told
     )
     actor = build.make_policy(policy, env, run)
     info = {
         "task": type(env.task).__name__, "policy": type(actor).__name__, "run": str(run),
         "fingerprint": env.fingerprint, "fps": env.metadata["render_fps"], "labels": labels,
-        "physics": physics or plans, "cameras": [*world["cameras"]], "size": size,
-        "action_repeat": world["action_repeat"],
+        "physics": physics or plans, "cameras": [*told["cameras"]], "size": size,
+        "action_repeat": told["action_repeat"], "world": told["world"],
     }  # fmt: skip
     have = _have(folder, info)
     todo = [s for s in range(seed, seed + episodes) if s not in have]
     if video and not (folder / "first.mp4").exists():
         shown = min(video, episodes)
-        path = film(task, policy, folder / "first.mp4", run, shown, seed, env.action_repeat)
+        path = film(task, policy, folder / "first.mp4", run, shown, seed, env.action_repeat, world)
         print(f"video of the first episodes: {path}")
     steps = round(env.task.time_limit / env.task.control_dt / env.action_repeat) + 1
     total = steps * -(-len(todo) // env.num_envs)
@@ -116,6 +118,7 @@ def play(
     seed: int = 0,
     out: str = "",
     action_repeat: int = 1,
+    world: dict | None = None,
 ) -> None:
     """Films a policy: an mp4 of whole episodes, with what was asked and whether it was done.
 
@@ -126,24 +129,26 @@ def play(
     seed: the first episode's; the next ones count on
     out: the file, default runs/<task>-<policy>.mp4
     action_repeat: control steps that an action lasts; a run's own where one is given
+    world: robot, control, split, senses, vary, reward: world.robot=panda
 
     umwelten play task=push
     umwelten play task=reach policy=mppi run=runs/demo/train
     """
     _at_least_one(episodes=episodes)
     path = Path(out or f"runs/{task}-{policy}.mp4")
-    print(f"video: {film(task, policy, path, run, episodes, seed, action_repeat)}")
+    print(f"video: {film(task, policy, path, run, episodes, seed, action_repeat, world)}")
 
 
 def film(
-    task: str, policy: str, path: Path, run: str, episodes: int, seed: int, action_repeat: int = 1
-) -> Path:
+    task: str, policy: str, path: Path, run: str, episodes: int, seed: int,
+    action_repeat: int = 1, world: dict | None = None,
+) -> Path:  # fmt: skip
     """Writes an mp4 of the episodes that rows with the seeds seed, seed + 1, ... begin with."""
     from . import build, video
 
     plans = policy not in ("random", "expert") and not run
-    world = build.world_of(run, action_repeat)
-    env = build.make_env(task, 1, render_mode="rgb_array", physics=plans, **world)
+    told = build.world_of(run, action_repeat, (), world)
+    env = build.make_env(task, 1, render_mode="rgb_array", physics=plans, **told)
     actor = build.make_policy(policy, env, run)
 
     def frames():

@@ -138,6 +138,7 @@ def score(
     device: str = "cpu",
     planner: dict | None = None,
     out: str = "",
+    world: dict | None = None,
 ) -> None:
     """Scores a policy over fixed held-out seeds: success and return with 95 % intervals.
 
@@ -151,6 +152,7 @@ def score(
     device: auto, cpu or cuda
     planner: the planner's keywords, such as planner.samples=256
     out: a JSON file for the result
+    world: robot, control, split, senses, vary, reward: world.robot=panda world.split=test_colours
 
     umwelten score task=reach policy=expert
     umwelten score task=reach policy=mppi run=runs/demo/train
@@ -161,8 +163,8 @@ def score(
 
     rows = rows_for(episodes, n)
     simulated = not run and policy not in ("random", "expert")
-    world = build.world_of(run, action_repeat)
-    env = build.make_env(task, rows, physics=simulated, **world)
+    told = build.world_of(run, action_repeat, (), world)
+    env = build.make_env(task, rows, physics=simulated, **told)
     actor = build.make_policy(policy, env, run, device, planner)
     summary = {"task": task, **judge(env, actor, episodes, seed).summary(), "seed": seed}
     if out:

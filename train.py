@@ -28,6 +28,7 @@ def train(
     cameras: tuple = (),
     model: dict | None = None,
     planner: dict | None = None,
+    world: dict | None = None,
 ) -> int:
     """Trains an agent on a task, online (acting and learning) or offline from recorded episodes.
 
@@ -54,6 +55,7 @@ def train(
     cameras: names of cameras the world shows
     model: the model's name and keywords, such as model.size=1
     planner: the planner's name and keywords, such as planner.samples=256
+    world: robot, control, split, senses, vary, reward: world.vary=[mass,friction] world.split=train
 
     umwelten train task=cartpole_swingup agent=tdmpc2 action_repeat=2
     umwelten train task=reach sources=[runs/reach-expert] offline=true model.size=1 steps=5000
@@ -64,7 +66,7 @@ def train(
     from .learn import NotFinite
 
     folder = Path(out or f"runs/{task}-{agent}-{seed}")
-    told["model"], told["planner"] = dict(model or {}), dict(planner or {})
+    told |= {"model": dict(model or {}), "planner": dict(planner or {}), "world": dict(world or {})}
     console = Console()
     try:
         with open_run(folder, told) as run, bar(console, steps, offline) as watch:
@@ -95,7 +97,7 @@ def run_training(run, told: dict, threads: int = 0, watch=None) -> dict:
     for source in told["sources"]:
         if not Path(source).is_dir():
             raise config.ConfigError(f"no folder {source} to learn from; collect episodes into it")
-    options = {"action_repeat": told["action_repeat"], "cameras": tuple(told["cameras"])}
+    options = {k: told[k] for k in ("action_repeat", "cameras", "world")}
     env = build.make_env(told["task"], told["n"], **options)
     model = build.make_model(told["model"], env, device=told["device"], seed=told["seed"])
     length = round(env.task.time_limit / env.task.control_dt / told["action_repeat"])

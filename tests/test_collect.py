@@ -158,3 +158,20 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
 def test_cameras_that_are_none_are_refused(tmp_path, capsys):
     assert collect(tmp_path / "x", "task=reach", "cameras=[frnt]") == 2
     assert "front" in capsys.readouterr().err and not (tmp_path / "x").exists()
+
+
+def test_a_world_is_recorded_with_what_it_was_made_with(tmp_path, capsys):
+    world = ["world.robot=panda", "world.senses=[imu]", "world.vary=[mass]"]
+    asked = ["task=pick_place", "episodes=2", "n=2", "video=0"]
+    assert collect(tmp_path / "data", *asked, *world) == 0
+    there = Episodes(tmp_path / "data")
+    assert there.info["world"] == {"robot": "panda", "senses": ["imu"], "vary": ["mass"]}
+    assert "imu" in there.keys
+    for other, line in (
+        ([], "holds episodes of another fingerprint, world"),
+        (["world.robt=panda"], "no key 'robt' for world; did you mean 'robot'"),
+        (["world.size=3"], "size: give it without the `world.`"),
+        (["world.robot=pand"], "no robot 'pand'; did you mean 'panda'?"),
+    ):
+        assert collect(tmp_path / "data", *asked, *other) != 0
+        assert line in capsys.readouterr().err
