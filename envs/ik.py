@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import mujoco
 import numpy as np
 
 from ..robots.body import Body
@@ -31,6 +32,7 @@ class Tool:
     high: np.ndarray
     goal: np.ndarray  # (n, 3) m, the commanded place: a mocap body
     heading: np.ndarray  # (n, 4) the commanded direction, a quaternion
+    down: np.ndarray | None  # (3, 3) the tool looking down, of an arm whose base is turned
 
 
 class Ik:
@@ -59,18 +61,26 @@ class Ik:
             sim.ctrl[:, a + k], sim.qpos[:, q + k], sim.site(name + "tcp"),
             sim.turn(name + "tcp"), sim.xaxis[:, j : j + k], sim.xanchor[:, j : j + k],
             sim.ctrl_low[a : a + k], sim.ctrl_high[a : a + k],
-            sim.mocap_pos[:, command], sim.mocap_quat[:, command],
+            sim.mocap_pos[:, command], sim.mocap_quat[:, command], self._down(m),
         )  # fmt: skip
+
+    def _down(self, model: mujoco.MjModel) -> np.ndarray | None:
+        turned = model.body(self.prefix + "base").quat
+        if turned[0] == 1:
+            return None
+        return rotation(turned[None])[0] @ np.diag([-1.0, 1.0, -1.0])
 
     def solve(self, tool: Tool, goal: np.ndarray, frame: np.ndarray | None = None) -> np.ndarray:
         """Returns joint targets `(n, k)` in rad, within the servos' range, one step nearer.
 
         goal: `(n, 3)` m. frame: the tool's wanted rotation `(n, 3, 3)`, default straight down with
-        the jaws along y.
+        the jaws along the base's y.
         """
         jacobian = self.jacobian(tool)
         error = np.empty((len(goal), 6))
         error[:, :3] = goal - tool.tip
+        if frame is None and tool.down is not None:
+            frame = np.broadcast_to(tool.down, (len(goal), 3, 3))
         if frame is None:
             tilt(tool.turn, error[:, 3:])
         else:
