@@ -11,7 +11,7 @@ from ..robots.body import Body
 from .sim import Sim
 
 # A joint short of six, place comes before direction: a radian counts as this many metres.
-_LEVER = 0.04
+_LEVER = 0.01
 _PULL = 0.1  # of the way home a step, in what the tool does not feel of a seventh joint
 
 
