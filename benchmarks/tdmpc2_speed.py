@@ -117,7 +117,7 @@ def planning(model: TDMPC2, n: int) -> Callable:
     return lambda: policy.act(step, carry)
 
 
-def official(clone: Path, size: int):
+def official(clone: Path, size: int, dropout: float = 0.01):
     """Returns the authors' agent on the CPU; nothing in the clone is changed."""
     sys.path.insert(0, str(clone / "tdmpc2"))
     import common
@@ -132,6 +132,7 @@ def official(clone: Path, size: int):
     values |= {"lr": 3e-4, "entropy_coef": 1e-4, "vmin": -10, "vmax": 10, "bin_size": 0.2}
     values |= {"multitask": False, "task_dim": 0, "compile": False, "episode_length": 500}
     values |= {"obs_shape": {"state": (OBSERVED,)}, "action_dim": NU, "batch_size": BATCH}
+    values["dropout"] = dropout
     config = types.SimpleNamespace(**values | common.MODEL_SIZE[size])
     config.get = lambda key, default=None: getattr(config, key, default)
 
