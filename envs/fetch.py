@@ -66,9 +66,12 @@ class FetchAndBring(Task):
         sim.mocap_pos[i, :2, :2] = discs
         looks = [int(len(NAMES) * c) for c in colours]
         looks[3] = (looks[2] + 1 + int((len(NAMES) - 1) * colours[3])) % len(NAMES)  # discs differ
+        which, disc = int(2 * choices[0]), int(2 * choices[1])
+        shapes = (*_OBJECTS, "disc", "disc")
+        looks = self.grammar.colours(rng, shapes, [which, 2 + disc], drawn=looks)
         scene.paint(sim, i, (*_OBJECTS, *_DISCS), looks)
-        counts = (2, 2, len(_PHRASES), 3)
-        sim.userdata[i] = [*(int(k * c) for k, c in zip(counts, choices, strict=True)), *looks]
+        said = self.grammar.phrase(choices[2], len(_PHRASES)), self.grammar.form(choices[3])
+        sim.userdata[i] = [which, disc, *said, *looks]
 
     def instruction(self, sim: Sim, i: int) -> str:
         which, disc, phrase, form, *colours = sim.userdata[i].astype(int)

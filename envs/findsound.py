@@ -76,7 +76,8 @@ class FindSound(Task):
         which, phrase, phase, yaw = rng.random(4).tolist()
         drive.put(sim, i, spots[0], math.pi * (2 * yaw - 1))
         sim.mocap_pos[i, :4, :2] = spots[1:]
-        sim.userdata[i] = int(4 * which), int(3 * phrase), _PERIOD * phase
+        said = self.grammar.phrase(phrase, len(_PHRASES))
+        sim.userdata[i] = int(4 * which), said, _PERIOD * phase
 
     def instruction(self, sim: Sim, i: int) -> str:
         return _PHRASES[int(sim.userdata[i, _PHRASE])]

@@ -39,9 +39,12 @@ class _Navigation(Task, ABC):
 
     def _words(self, sim: Sim, i: int, rng: np.random.Generator, looks: list[int]) -> list[int]:
         """Paints row i's goals; returns what opens its userdata."""
+        which, phrase, form = rng.random(3).tolist()
+        which = int(len(self.goals) * which)
+        looks = self.grammar.colours(rng, self.noun, [which], drawn=looks)
         scene.paint(sim, i, self.goals, looks)
-        counts = (len(self.goals), len(_PHRASES), 3)
-        return [*(int(k * c) for k, c in zip(counts, rng.random(3), strict=True)), *looks]
+        said = self.grammar.phrase(phrase, len(_PHRASES)), self.grammar.form(form)
+        return [which, *said, *looks]
 
     def instruction(self, sim: Sim, i: int) -> str:
         which, phrase, form, *looks = sim.userdata[i, : 3 + len(self.goals)].astype(int)

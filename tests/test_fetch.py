@@ -7,6 +7,8 @@ import pytest
 from umwelten.agents.policy import Expert, Random
 from umwelten.envs import scene
 from umwelten.envs.env import BatchEnv
+from umwelten.envs.language import NAMES
+from umwelten.envs.splits import SPLITS, split_of
 from umwelten.robots import stretch
 from umwelten.rollout import rollout
 from umwelten.score import HELD_OUT
@@ -55,6 +57,16 @@ def test_another_word_in_the_same_scene_is_another_deed(column):
     assert env.task.success(env.sim).mean() >= 0.9
     env.sim.userdata[:, column] = asked
     assert env.task.success(env.sim).mean() <= 0.05
+
+
+@pytest.mark.parametrize("split", SPLITS[1:])
+def test_episodes_are_of_the_split_asked_for(split):
+    env = BatchEnv("FetchAndBring", 40, split=split)
+    env.reset(seed=0)
+    for which, disc, phrase, form, *looks in env.sim.userdata.astype(int).tolist():
+        nouns = ("cube", "cylinder", "disc", "disc")
+        things = [(NAMES[c], noun) for c, noun in zip(looks, nouns, strict=True)]
+        assert split_of(things, [which, 2 + disc], phrase, form) == split
 
 
 def test_only_the_named_thing_is_moved():

@@ -140,6 +140,13 @@ def test_chance_does_not_arrive():
     assert run(env, Random(2))["label/success"][-1].mean() <= 0.10
 
 
+@pytest.mark.parametrize("split, phrases", [("train", {0, 1}), ("test_phrasings", {2})])
+def test_a_phrase_is_of_the_split_asked_for(split, phrases):
+    env = BatchEnv("FindSound", 20, split=split)
+    env.reset(seed=0)
+    assert set(env.sim.userdata[:, 1].astype(int)) == phrases
+
+
 def test_boxes_look_alike_and_stand_apart():
     env = BatchEnv("FindSound", 10)
     env.reset(seed=HELD_OUT)

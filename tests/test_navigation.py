@@ -8,6 +8,7 @@ from umwelten.agents.policy import Expert, Random
 from umwelten.envs import drive, maze
 from umwelten.envs.env import BatchEnv
 from umwelten.envs.language import NAMES, RGBA
+from umwelten.envs.splits import SPLITS, split_of
 from umwelten.rollout import rollout
 from umwelten.score import HELD_OUT
 
@@ -79,6 +80,17 @@ def test_words_name_the_one_thing_that_looks_so(name):
             words = (f"the {colour} {noun}", f"the {colour} one", f"the {noun}")
             fits += [k] * any(text.endswith(w) for w in words)
         assert fits == [int(env.sim.userdata[i, 0])], text
+
+
+@pytest.mark.parametrize("split", SPLITS[1:])
+@pytest.mark.parametrize("name", GOALS)
+def test_episodes_are_of_the_split_asked_for(name, split):
+    env = BatchEnv(name, 40, split=split)
+    env.reset(seed=0)
+    nouns = ["disc" if goal.startswith("disc") else goal for goal in GOALS[name]]
+    for which, phrase, form, *rest in env.sim.userdata.astype(int).tolist():
+        things = [(NAMES[c], noun) for c, noun in zip(rest, nouns, strict=False)]
+        assert split_of(things, [which], phrase, form) == split
 
 
 @pytest.mark.parametrize("name", GOALS)
