@@ -76,6 +76,7 @@ class BatchEnv(VectorEnv):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
     ):
+        self._made = {k: v for k, v in locals().items() if k != "self"}
         self.task = make_task(task, robot, control, split)
         if reward not in REWARDS:
             raise ValueError(f"no reward {reward!r}; there are {', '.join(REWARDS)}")
@@ -441,6 +442,16 @@ class BatchEnv(VectorEnv):
         self._keep({k: arrays[f"last/{k}"] for k in self.single_observation_space})
         self.senses.load({k[6:]: v for k, v in arrays.items() if k[:6] == "sense/"}, self._last)
         return {k: v.copy() for k, v in self._last.items()}
+
+    def __getstate__(self) -> tuple[dict, Snapshot | None]:
+        """Returns how this world was made and where it is: a pickle goes on in another process."""
+        return self._made, self.save() if self._last else None
+
+    def __setstate__(self, state: tuple[dict, Snapshot | None]) -> None:
+        made, snapshot = state
+        self.__init__(**made)
+        if snapshot is not None:
+            self.load(snapshot)
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """Returns a picture uint8 (480, 480, 3) of each row, if render_mode is "rgb_array"."""

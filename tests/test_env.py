@@ -12,11 +12,12 @@ import pytest
 import stable_baselines3.common.env_checker
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 import umwelten  # noqa: F401 (registers)
 from umwelten import registry
 from umwelten.envs.env import BatchEnv
+from umwelten.envs.language import decode
 from umwelten.envs.single import Env
 
 IDS = [registry.gym_id(m) for m in registry.members("envs").values()]
@@ -353,3 +354,54 @@ def test_the_control_period_is_made_of_whole_physics_steps():
     with pytest.raises(ValueError, match=r"0.012 s is not a multiple of the timestep 0.005 s"):
         env.sim.substeps(0.012)
     assert mujoco.mjVERSION_HEADER >= 3017000
+
+
+@pytest.mark.parametrize("name", ["PickPlace", "CartpoleSwingup"])
+def test_a_pickled_world_goes_on_exactly_and_apart(name):
+    options = (
+        {"labels": True} if name == "CartpoleSwingup" else {"robot": "panda", "vary": ("mass",)}
+    )
+    env = BatchEnv(name, 2, cameras=("front",) if name == "PickPlace" else (), **options)
+    empty = pickle.loads(pickle.dumps(env))
+    equal(empty.reset(seed=3), env.reset(seed=3))
+    acts = actions(env, 12)
+    for t in range(6):
+        env.step(acts[t])
+    other = pickle.loads(pickle.dumps(env))
+    for t in range(6, 12):
+        for a, b in zip(env.step(acts[t]), other.step(acts[t]), strict=True):
+            equal(a, b, str(t))
+    single = pickle.loads(pickle.dumps(gym.make(registry.gym_id(registry.find("envs", name)))))
+    assert single.reset(seed=0)[1]["time"] == 0
+
+
+def test_words_survive_processes_and_shared_memory():
+    make = [lambda: gym.make("umwelten:umwelten/PickPlace-v0")] * 2
+    worlds = [SyncVectorEnv(make), AsyncVectorEnv(make, context="spawn", shared_memory=True)]
+    seen = []
+    for world in worlds:
+        obs, info = world.reset(seed=4)
+        texts = [decode(codes) for codes in obs["instruction"]]
+        assert texts == list(info["instruction"]) and all(texts)
+        obs, *_ = world.step(np.zeros(world.action_space.shape, np.float32))
+        assert [decode(codes) for codes in obs["instruction"]] == texts
+        seen.append(texts)
+        world.close()
+    assert seen[0] == seen[1] and seen[0][0] != seen[0][1]
+
+
+def test_two_worlds_that_draw_do_not_disturb_each_other():
+    def pictures(*names):
+        worlds = [BatchEnv(n, 1, cameras=("front",), render_mode="rgb_array") for n in names]
+        for world in worlds:
+            world.reset(seed=0)
+        drawn = []
+        for world in worlds * 2:
+            obs, *_ = world.step(np.zeros(world.action_space.shape, np.float32))
+            drawn.append((obs["rgb/front"].copy(), world.render()[0]))
+        return drawn
+
+    both, alone = pictures("Reach", "Push"), pictures("Reach")
+    for (a, b), (c, d) in zip(both[::2], alone, strict=True):
+        assert np.array_equal(a, c) and np.array_equal(b, d)
+    assert not np.array_equal(both[0][0], both[1][0])
