@@ -1,6 +1,6 @@
 """Earthmoving: a wheel loader that carries gravel to the hopper the words name, or drives about.
 
-The gravel is coarse: rocks of 0.38 m that slide but do not turn, as edged ones hardly roll. They
+The gravel is coarse: rocks of 0.42 m that slide but do not turn, as edged ones hardly roll. They
 meet the ground, the walls, each other and the bucket, but neither wheels nor frames.
 """
 
@@ -23,23 +23,19 @@ from .task import Task
 _HOPPERS = ("hopper", "hopper2")
 _POSTS = ("post", "post2", "post3")
 _PARTS = ("near", "far", "left", "right")
-_COUNT, _GRAIN = 63, 0.19  # spheres, and their radius in m
+_COUNT, _GRAIN = 48, 0.21  # spheres, and their radius in m
 _MASS = 2650 * 4 / 3 * math.pi * _GRAIN**3  # kg: solid rock
-_ASKED = 10  # spheres in the hopper: three quarters of a tonne
-_FULL = 13  # spheres with which the expert leaves the pile
+_ASKED = 8  # spheres in the hopper: 0.8 t
+_FULL = 10  # spheres with which the expert leaves the pile
 _WITHIN, _WALL = (1.1, 1.7), 1.6  # m: a hopper's half depth and width inside, and its height
 _MOUTH, _BACK, _SIDE = 7.0, 9.6, 1.8  # m: the gravel's bay
 _PILES = 3  # ways in which the gravel lies, each also mirrored
 _NAMED = 0  # in userdata: which hopper or post is meant; then words and colours
-_LAYERS = [  # m: rows of seven from the back wall, each layer in the hollows of the one below
-    (
-        9.37 - 0.22 * (layer % 2) - 0.45 * row,
-        -1.5 + 0.2 * (layer % 2) + 0.46 * k,
-        0.25 + 0.36 * layer,
-    )
-    for layer, rows in enumerate((4, 3, 2))
+_LAYERS = [  # m: rows of six from the back wall, each layer in the hollows of the one below
+    (9.33 - 0.24 * odd - 0.49 * row, -1.45 + 0.25 * odd + 0.52 * k, 0.27 + 0.40 * layer)
+    for layer, odd, rows in ((0, 0, 3), (1, 1, 3), (2, 0, 2))
     for row in range(rows)
-    for k in range(7)
+    for k in range(6)
 ]
 _STEER, _GRAINS = 7, 14  # where in qpos the joints and the grains begin
 _ALL, _G = 14, mujoco.mjtGeom  # what meets walls: machine 2, grains 4, bucket 8
@@ -52,22 +48,21 @@ def _wall(body: mujoco.MjsBody, name: str, pos, half, rgba) -> None:
     )  # fmt: skip
 
 
-def _yard() -> mujoco.MjSpec:
-    """Returns the loader at its place in the yard, without gravel and hoppers."""
-    s = ground.lay(loader.spec(), timestep=0.01, memory=5, square=2.0, meets=_ALL)
-    # So many contacts are solved fastest all at once by conjugate gradients.
+def _yard(eye, target) -> mujoco.MjSpec:
+    """Returns the loader at its place, seen from `eye` towards `target` (m), and nothing else."""
+    s = ground.lay(loader.spec(), timestep=0.0125, memory=5, square=2.0, meets=_ALL)
+    # So many contacts are solved fastest by conjugate gradients.
     s.option.solver = mujoco.mjtSolver.mjSOL_CG
     s.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
-    s.option.iterations, s.option.tolerance = 20, 1e-6
-    s.option.disableflags = int(mujoco.mjtDisableBit.mjDSBL_ISLAND)
-    eye = (-7.5, -13, 9)
-    quat = ground.looking(eye, (4, 0.5, 0))
+    s.option.iterations, s.option.tolerance = 50, 1e-6
+    quat = ground.looking(eye, target)
     s.worldbody.add_camera(name="yard", pos=eye, quat=quat, fovy=44)
     return s
 
 
-def _site(s: mujoco.MjSpec) -> None:
-    """Adds the bay, the hoppers and the gravel, in layers that have not settled yet."""
+def _site() -> mujoco.MjSpec:
+    """Returns the yard with the bay, the hoppers and the gravel, all grains at the origin."""
+    s = _yard((-7.5, -13, 9), (4, 0.5, 0))
     grey, half = (0.62, 0.62, 0.60, 1), 0.6
     middle, deep = (_MOUTH + _BACK) / 2, (_BACK - _MOUTH) / 2
     _wall(s.worldbody, "back", (_BACK + 0.15, 0, half), (0.15, _SIDE + 0.3, half), grey)
@@ -91,22 +86,22 @@ def _site(s: mujoco.MjSpec) -> None:
             rgba=(shade, 0.94 * shade, 0.82 * shade, 1), friction=(0.7, 0.005, 0.0001),
             solimp=(0.98, 0.99, 0.001, 0.5, 2),
         )  # fmt: skip
+    return s
 
 
 @lru_cache(1)
 def _settled() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns coordinates `(piles, nq)` in which all rests, the servos' states and mocap poses."""
-    s = _yard()
-    _site(s)
-    model = s.compile()
+    model = _site().compile()
+    model.opt.iterations, model.opt.tolerance = 60, 1e-8
     rng, found = np.random.default_rng(0), []
     for _ in range(_PILES):
         data = mujoco.MjData(model)
         data.qpos[: len(loader.home())] = loader.home()
         data.act[:] = loader.HOME[:3]
         grains = data.qpos[len(loader.home()) :].reshape(-1, 3)
-        grains[:] = np.array(_LAYERS) + rng.uniform(-0.05, 0.05, (_COUNT, 3))
-        for _ in range(1200):
+        grains[:] = np.array(_LAYERS) + rng.uniform(-0.04, 0.04, (_COUNT, 3))
+        for _ in range(1000):
             mujoco.mj_step(model, data)
             data.qvel *= 0.96  # it shall come to rest soon
         found.append(data.qpos.round(4))
@@ -179,7 +174,7 @@ class LoaderDrive(Task):
     phrases = ("drive to {}", "go to {}", "drive the loader over to {}")
 
     def spec(self) -> mujoco.MjSpec:
-        s = _yard()
+        s = _yard((-9, -19, 16), (4, 0, 0))
         for name in _POSTS:
             post = s.worldbody.add_body(name=name, mocap=True)
             post.add_geom(
@@ -240,7 +235,7 @@ class LoaderDrive(Task):
 
 
 class ScoopAndDump(Task):
-    """Dump gravel into the named hopper; success while 0.75 t or more lie in it."""
+    """Dump gravel into the named hopper; success while 0.8 t or more lie in it."""
 
     control_dt = 0.1
     time_limit = 30.0
@@ -254,8 +249,7 @@ class ScoopAndDump(Task):
     )
 
     def spec(self) -> mujoco.MjSpec:
-        s = _yard()
-        _site(s)
+        s = _site()
         piles, servos, places = _settled()
         for k, pile in enumerate(piles):
             s.add_key(name=f"pile{k}", qpos=pile, act=servos, mpos=places)
@@ -314,7 +308,7 @@ class ScoopAndDump(Task):
     def observe(self, sim: Sim) -> dict[str, np.ndarray]:
         """`objects` (n, 14): of the named hopper, then of the other, its place, place seen from the
         bucket's edge (m), cosine and sine of its direction; the tonnes in the first and in the
-        bucket. `gravel` (n, 189): every grain's place seen from the edge (m)."""
+        bucket. `gravel` (n, 144): every grain's place seen from the edge (m)."""
         which, edge = sim.userdata[:, _NAMED].astype(int), sim.site("tcp")
         rows, both = sim.rows[:, None], scene.order(which, 2)
         places = sim.mocap_pos[rows, both][..., :2]
