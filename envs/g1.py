@@ -24,6 +24,7 @@ _HIGH = 0.675  # m of the centre of mass above the ground, as it stands at home
 _HANDS = ("left", "right")
 _BALLS = ("ball", "ball2", "ball3")
 _ARMS = [[g1.JOINTS.index(j) for j in arm] for arm in (g1.LEFT_ARM, g1.RIGHT_ARM)]
+_UPPER = 7 + 12  # where the joints above the legs begin in qpos; the soles start flat
 _REACH = 0.04  # m: a palm so near to a ball's middle touches it
 _SHOVE, _LASTS = (25.0, 45.0), 0.1  # N, s
 
@@ -117,7 +118,7 @@ class G1Stand(_G1):
         return self._close(self._lay(memory=10))
 
     def reset(self, sim: Sim, i: int, rng: np.random.Generator) -> None:
-        sim.qpos[i, 7:] += rng.uniform(-0.03, 0.03, len(g1.JOINTS))
+        sim.qpos[i, _UPPER:] += rng.uniform(-0.06, 0.06, len(g1.JOINTS) - 12)
         u = rng.random(12).tolist()
         way, fast = 2 * math.pi * u[0], 0.12 + 0.06 * u[1]
         sim.qvel[i, :2] = fast * math.cos(way), fast * math.sin(way)
@@ -168,13 +169,16 @@ class G1Reach(_G1):
         return self._close(s)
 
     def reset(self, sim: Sim, i: int, rng: np.random.Generator) -> None:
-        sim.qpos[i, 7:] += rng.uniform(-0.02, 0.02, len(g1.JOINTS))
+        sim.qpos[i, _UPPER:] += rng.uniform(-0.06, 0.06, len(g1.JOINTS) - 12)
         low, high = (0.22, -0.15, 0.75), (0.32, 0.15, 1.03)
         sim.mocap_pos[i] = scene.scatter(rng, 3, low, high, apart=0.13)
         colours = rng.permutation(len(NAMES))[:3].tolist()
+        ball, hand, phrase, form = rng.random(4)
+        ball = int(3 * ball)
+        colours = self.grammar.colours(rng, ("ball",) * 3, [ball], drawn=colours)
         scene.paint(sim, i, _BALLS, colours)
-        drawn = [int(k * u) for k, u in zip((3, 2, 3, 2), rng.random(4), strict=True)]
-        sim.userdata[i] = [*drawn, *colours]
+        said = self.grammar.phrase(phrase, len(self.phrases)), int(2 * form)
+        sim.userdata[i] = [ball, int(2 * hand), *said, *colours]
 
     def instruction(self, sim: Sim, i: int) -> str:
         ball, hand, phrase, form, *colours = sim.userdata[i].astype(int)
