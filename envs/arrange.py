@@ -62,9 +62,14 @@ class Arrange(Task):
         which, mark, form = (int(k * c) for k, c in zip((2, 2, 2), choices[:3], strict=True))
         open_sides = np.flatnonzero(~_sides(spots[None, which], spots[None, 2 + mark])[0])
         side = open_sides[int(len(open_sides) * choices[3])]  # where it is not already
-        looks = rng.permutation(len(NAMES))[:4].tolist()
+        looks, shapes = rng.permutation(len(NAMES))[:4], [s.rstrip("2") for s in _THINGS]
+        phrase = self.grammar.phrase(
+            (rng.integers(len(VERBS["arrange"])) + 0.5) / len(VERBS["arrange"]),
+            len(VERBS["arrange"]),
+        )
+        named = [which, 2 + mark]
+        looks = self.grammar.colours(rng, shapes, named, drawn=looks, distinct=True)
         scene.paint(sim, i, _THINGS, looks)
-        phrase = rng.integers(len(VERBS["arrange"]))
         sim.userdata[i] = [which, mark, side, phrase, form, *looks]
 
     def instruction(self, sim: Sim, i: int) -> str:

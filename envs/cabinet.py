@@ -57,9 +57,12 @@ class Drawer(Task):
         for name, q in zip(_DRAWERS, out, strict=True):
             sim.joint(name)[i] = 0.035 + 0.03 * q
         colours = rng.permutation(len(NAMES))[:3].tolist()
+        which, verb, phrase, form = rng.random(4)
+        which, shapes = int(3 * which), ("drawer",) * 3
+        colours = self.grammar.colours(rng, shapes, [which], drawn=colours)
         furniture.paint(sim, i, _DRAWERS, colours)
-        drawn = [int(k * c) for k, c in zip((3, 2, 3, 2), rng.random(4), strict=True)]
-        sim.userdata[i] = [*drawn, *colours]
+        said = int(2 * verb), self.grammar.phrase(phrase, 3), int(2 * form)
+        sim.userdata[i] = [which, *said, *colours]
 
     def instruction(self, sim: Sim, i: int) -> str:
         which, verb, phrase, form, *colours = sim.userdata[i].astype(int)
@@ -128,9 +131,11 @@ class Door(Task):
         for name, q in zip(_DOORS, ajar, strict=True):
             sim.joint(name)[i] = 0.1 * q
         colours = rng.permutation(len(NAMES))[:2].tolist()
+        which, phrase, form = rng.random(3)
+        which = int(2 * which)
+        colours = self.grammar.colours(rng, ("door", "door"), [which], drawn=colours)
         furniture.paint(sim, i, _DOORS, colours)
-        drawn = [int(k * c) for k, c in zip((2, 3, 2), rng.random(3), strict=True)]
-        sim.userdata[i] = [*drawn, *colours]
+        sim.userdata[i] = [which, self.grammar.phrase(phrase, 3), int(2 * form), *colours]
 
     def instruction(self, sim: Sim, i: int) -> str:
         which, phrase, form, *colours = sim.userdata[i].astype(int)

@@ -191,8 +191,11 @@ class LoaderDrive(Task):
             points = scene.scatter(rng, 3, (-4, -11), (14, 11), apart=5)
         sim.mocap_pos[i, :, :2] = points
         colours = rng.permutation(len(NAMES))[:3].tolist()
+        which, phrase = rng.random(2)
+        which = int(3 * which)
+        colours = self.grammar.colours(rng, ("post",) * 3, [which], drawn=colours)
         scene.paint(sim, i, _POSTS, colours)
-        sim.userdata[i] = *(int(3 * u) for u in rng.random(2)), *colours
+        sim.userdata[i] = which, self.grammar.phrase(phrase, len(self.phrases)), *colours
 
     def instruction(self, sim: Sim, i: int) -> str:
         which, phrase, *colours = sim.userdata[i].astype(int)
@@ -269,10 +272,13 @@ class ScoopAndDump(Task):
             sim.mocap_quat[i, k] = math.cos(turn / 2), 0, 0, math.sin(turn / 2)
         first = int(len(NAMES) * u[11])
         second = (first + 1 + int((len(NAMES) - 1) * u[12])) % len(NAMES)
-        for name, colour in zip(_HOPPERS, (first, second), strict=True):
+        choice, phrases = int(6 * u[13]), len(self.phrases)
+        which, shapes = choice % 2, ("hopper", "hopper")
+        looks = self.grammar.colours(rng, shapes, [which], drawn=(first, second))
+        for name, colour in zip(_HOPPERS, looks, strict=True):
             scene.paint(sim, i, tuple(f"{name}_{part}" for part in _PARTS), [colour] * 4)
-        choice = int(6 * u[13])
-        sim.userdata[i] = choice % 2, choice // 2, int(2 * u[14]), first, second
+        phrase = self.grammar.phrase((choice // 2 + 0.5) / phrases, phrases)
+        sim.userdata[i] = which, phrase, int(2 * u[14]), *looks
 
     def instruction(self, sim: Sim, i: int) -> str:
         which, phrase, form, *colours = sim.userdata[i].astype(int)

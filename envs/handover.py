@@ -69,9 +69,12 @@ class Handover(Task):
             scene.place(sim, i, k, (x[0], 0.17 + 0.06 * along[k]), turn)
             sim.mocap_pos[i, 2 + k, :2] = x[1], -0.23 + 0.06 * along[2 + k]
         looks = [c for _ in range(2) for c in rng.permutation(len(NAMES))[:2].tolist()]
+        bar, disc = int(2 * choices[0]), int(2 * choices[1])
+        shapes = ("bar", "bar", "disc", "disc")
+        looks = self.grammar.colours(rng, shapes, [bar, 2 + disc], drawn=looks)
         scene.paint(sim, i, (*_BARS, *_DISCS), looks)
-        drawn = [int(k * c) for k, c in zip((2, 2, len(_PHRASES), 2), choices, strict=True)]
-        sim.userdata[i] = [*drawn, *looks]
+        said = self.grammar.phrase(choices[2], len(_PHRASES)), int(2 * choices[3])
+        sim.userdata[i] = [bar, disc, *said, *looks]
 
     def instruction(self, sim: Sim, i: int) -> str:
         bar, disc, phrase, form, *looks = sim.userdata[i].astype(int)

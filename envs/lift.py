@@ -21,16 +21,13 @@ _ONTO = np.array([0, 0, 2 * _HALF + 0.001])  # m: from a cube to the one on it
 
 
 def _lay(sim: Sim, i: int, rng: np.random.Generator, names: tuple[str, ...]) -> list[float]:
-    """Puts the objects about, each of its own weight and colour; returns numbers to choose by."""
+    """Puts the objects about, each of its own weight; returns numbers to choose by."""
     k = len(names)
     spots = scene.scatter(rng, k, (0.30, -0.20), (0.50, 0.20), apart=0.11)
     yaw, mass, choices = rng.random((3, 4)).tolist()
     for j, name in enumerate(names):
         scene.place(sim, i, j, spots[j], 0.8 * yaw[j] - 0.4)
         scene.weigh(sim, i, name, 0.5 + 1.5 * mass[j])
-    colours = rng.permutation(len(NAMES))[:k].tolist()
-    scene.paint(sim, i, names, colours)
-    sim.userdata[i, 4:] = colours
     return choices
 
 
@@ -55,7 +52,11 @@ class Lift(Task):
 
     def reset(self, sim: Sim, i: int, rng: np.random.Generator) -> None:
         which, _, phrase, form = _lay(sim, i, rng, _SHAPES)
-        sim.userdata[i, :4] = int(3 * which), 0, int(len(VERBS["lift"]) * phrase), int(3 * form)
+        which, looks = int(3 * which), rng.permutation(len(NAMES))[:3]
+        looks = self.grammar.colours(rng, _SHAPES, [which], drawn=looks, distinct=True)
+        scene.paint(sim, i, _SHAPES, looks)
+        phrase = self.grammar.phrase(phrase, len(VERBS["lift"]))
+        sim.userdata[i] = [which, 0, phrase, self.grammar.form(form), *looks]
 
     def instruction(self, sim: Sim, i: int) -> str:
         which, _, phrase, form, *colours = sim.userdata[i].astype(int)
@@ -122,8 +123,13 @@ class Stack(Task):
         return scene.finish(s, self.body)
 
     def reset(self, sim: Sim, i: int, rng: np.random.Generator) -> None:
-        draws = zip((2, 2, len(self.phrases), 2), _lay(sim, i, rng, _CUBES), strict=True)
-        sim.userdata[i, :4] = [int(k * c) for k, c in draws]
+        which, base, phrase, form = _lay(sim, i, rng, _CUBES)
+        which, base = int(2 * which), int(2 * base)
+        shapes, looks = ("cube",) * len(_CUBES), rng.permutation(len(NAMES))[: len(_CUBES)]
+        looks = self.grammar.colours(rng, shapes, [which, 2 + base], drawn=looks, distinct=True)
+        scene.paint(sim, i, _CUBES, looks)
+        phrase = self.grammar.phrase(phrase, len(self.phrases))
+        sim.userdata[i] = [which, base, phrase, int(2 * form), *looks]
 
     def instruction(self, sim: Sim, i: int) -> str:
         which, base, phrase, form, *colours = sim.userdata[i].astype(int)

@@ -49,9 +49,11 @@ class Button(Task):
         for name, spot in zip(_BUTTONS, spots, strict=True):
             furniture.stand_at(sim, i, f"{name}-stand", spot)
         colours = rng.permutation(len(NAMES))[:3].tolist()
+        which, phrase, form = rng.random(3)
+        which = int(3 * which)
+        colours = self.grammar.colours(rng, ("button",) * 3, [which], drawn=colours)
         furniture.paint(sim, i, _BUTTONS, colours)
-        drawn = [int(k * c) for k, c in zip((3, 3, 2), rng.random(3), strict=True)]
-        sim.userdata[i] = [*drawn, *colours]
+        sim.userdata[i] = [which, self.grammar.phrase(phrase, 3), int(2 * form), *colours]
 
     def instruction(self, sim: Sim, i: int) -> str:
         which, phrase, form, *colours = sim.userdata[i].astype(int)
@@ -124,9 +126,12 @@ class Dial(Task):
             side, off = rng.random(2).tolist()  # each begins between two marks
             sim.joint(name)[i] = (math.pi / 4 + 0.4 * (off - 0.5)) * (1 if side < 0.5 else -1)
         colours = rng.permutation(len(NAMES))[:2].tolist()
+        which, mark, phrase, form = rng.random(4)
+        which = int(2 * which)
+        colours = self.grammar.colours(rng, ("dial", "dial"), [which], drawn=colours)
         furniture.paint(sim, i, _DIALS, colours)
-        drawn = [int(k * c) for k, c in zip((2, 3, 3, 2), rng.random(4), strict=True)]
-        sim.userdata[i] = [*drawn, *colours]
+        said = int(3 * mark), self.grammar.phrase(phrase, 3), int(2 * form)
+        sim.userdata[i] = [which, *said, *colours]
 
     def instruction(self, sim: Sim, i: int) -> str:
         which, mark, phrase, form, *colours = sim.userdata[i].astype(int)

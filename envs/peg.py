@@ -50,10 +50,14 @@ class PegInsert(Task):
             scene.place(sim, i, k, spots[k], 0.0)
             furniture.stand_at(sim, i, name, spots[2 + k])
         pegs, sockets = (rng.permutation(len(NAMES))[:2].tolist() for _ in range(2))
-        scene.paint(sim, i, _PEGS, pegs)
-        furniture.paint(sim, i, _SOCKETS, sockets)
-        drawn = [int(k * c) for k, c in zip((2, 2, 3, 2), rng.random(4), strict=True)]
-        sim.userdata[i] = [*drawn, *pegs, *sockets]
+        peg, socket, phrase, form = rng.random(4)
+        peg, socket = int(2 * peg), int(2 * socket)
+        shapes = ("peg", "peg", "socket", "socket")
+        looks = self.grammar.colours(rng, shapes, [peg, 2 + socket], drawn=[*pegs, *sockets])
+        scene.paint(sim, i, _PEGS, looks[:2])
+        furniture.paint(sim, i, _SOCKETS, looks[2:])
+        said = self.grammar.phrase(phrase, 3), int(2 * form)
+        sim.userdata[i] = [peg, socket, *said, *looks]
 
     def instruction(self, sim: Sim, i: int) -> str:
         peg, socket, phrase, form, *looks = sim.userdata[i].astype(int)
@@ -98,8 +102,11 @@ class PegInsert(Task):
 
     def expert(self, sim: Sim) -> np.ndarray | None:
         """Grasps the peg's upper half, lifts, carries, lowers straight down, lets go, rises."""
-        peg, socket, touch, aside, down, done = self._judge(sim)
+        peg, socket, touch, _, down, done = self._judge(sim)
         tip, held = sim.site("tcp"), touch.all(1)
+        axes = scene.pick(sim, scene.objects(sim)[1], sim.userdata[:, _PEG].astype(int))
+        foot = peg - _HALF * np.cross(axes[:, :3], axes[:, 3:])  # a peg may lean in the fingers
+        aside = distance(foot[:, :2], socket[:, :2])
         near = distance(tip[:, :2], peg[:, :2]) < 0.01
         low = tip[:, 2] < peg[:, 2] + _HOLD + 0.006
         above = peg[:, 2] - _HALF - _DEEP  # m between the peg and the socket's rim
@@ -116,7 +123,7 @@ class PegInsert(Task):
         ]
         flat = [c[:, None] for c in case]
         here, there = tip[:, :2], peg[:, :2]
-        carry = here + 1.4 * (socket - peg)[:, :2]  # more than it lacks: servos have dry friction
+        carry = here + 1.0 * (socket - foot)[:, :2]  # more than it lacks: servos have dry friction
         leave = here.copy()  # the finger that still touches it
         leave[:, 1] += 0.006 * (touch[:, 0].astype(float) - touch[:, 1])
         xy = np.select(flat, [leave, here, carry, carry, carry, here, there, there], there)

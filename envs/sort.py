@@ -105,6 +105,7 @@ class Sort(Task):
     def reset(self, sim: Sim, i: int, rng: np.random.Generator) -> None:
         looks, slots = rng.permutation(len(NAMES))[:2].tolist(), rng.permutation(3).tolist()
         x, y, turn, mass, bins, (rule, phrase, pattern) = rng.random((6, 3)).tolist()
+        looks = self.grammar.colours(rng, ("bin", "bin"), [0, 1], drawn=looks, distinct=True)
         own = _PATTERNS[int(len(_PATTERNS) * pattern)]
         for k, name in enumerate(_SORTED):
             spot = 0.28 + 0.11 * slots[k] + 0.02 * x[k], 0.15 * y[k] - 0.075
@@ -181,12 +182,15 @@ class Tidy(Task):
         sim.mocap_pos[i, 1, :2] = box
         free[:, 1] *= way
         spots = [box + 0.02 * np.array([dx - 0.5, dy - 0.5]), *free[:3]]
-        looks = rng.permutation(len(NAMES))[:4].tolist()
+        looks, out = rng.permutation(len(NAMES))[:4].tolist(), int(3 * out)
+        shapes = [name.rstrip("2") for name in _TIDIED]
+        named = [k for k in (1, 2, 3) if k != 1 + out]
+        looks = self.grammar.colours(rng, shapes, named, drawn=looks, distinct=True)
         for k, name in enumerate(_TIDIED):
             _lay(sim, i, k, name, spots[k], (turn[k], mass[k]))
         paint(sim, i, _TIDIED, looks)
-        drawn = int(3 * out), int(len(self.phrases) * phrase), int(3 * form)
-        sim.userdata[i] = [*drawn, *looks, *free[3]]
+        said = self.grammar.phrase(phrase, len(self.phrases)), self.grammar.form(form)
+        sim.userdata[i] = [out, *said, *looks, *free[3]]
 
     def instruction(self, sim: Sim, i: int) -> str:
         out, phrase, form, *colours = sim.userdata[i, :7].astype(int)

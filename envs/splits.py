@@ -25,7 +25,9 @@ _HELD = tuple(NAMES.index(name) for name in HELD_COLOURS)
 
 def held_pair(colour: str, shape: str) -> bool:
     """Whether training never meets a thing of this shape in this colour, which it does know."""
-    return colour not in HELD_COLOURS and (NAMES.index(colour) + SHAPES.index(shape)) % 4 == 0
+    if colour in HELD_COLOURS or shape not in SHAPES:  # furniture has no pairs held out
+        return False
+    return (NAMES.index(colour) + SHAPES.index(shape)) % 4 == 0
 
 
 def held_phrase(phrase: int) -> bool:

@@ -56,10 +56,13 @@ class Sweep(Task):
         side = 0.2 if left < 0.5 else -0.2
         sim.mocap_pos[i, 1:3, 0] = 0.395 + 0.01 * ahead
         sim.mocap_pos[i, 1:3, 1] = side, -side
+        colour, zone = int(2 * choices[0]), int(2 * choices[1])
+        shapes = ("cube", "cube", "zone", "zone")
+        looks = self.grammar.colours(rng, shapes, [colour, 2 + zone], drawn=looks, distinct=True)
         scene.paint(sim, i, _CUBES, [looks[k // 3] for k in range(6)])
         scene.paint(sim, i, _ZONES, looks[2:])
-        drawn = (int(k * c) for k, c in zip((2, 2, len(self.phrases)), choices, strict=True))
-        sim.userdata[i] = [*drawn, *looks]
+        phrase = self.grammar.phrase(choices[2], len(self.phrases))
+        sim.userdata[i] = [colour, zone, phrase, *looks]
 
     def instruction(self, sim: Sim, i: int) -> str:
         colour, zone, phrase, *looks = sim.userdata[i].astype(int)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from umwelten import registry
 from umwelten.envs import scene
 from umwelten.envs.env import BatchEnv
 from umwelten.envs.language import NAMES, SHAPES, VERBS, Description, Instruction
@@ -133,3 +134,21 @@ def test_a_worlds_episodes_are_of_its_split(split):
         assert split_of_words(words[i]) in (split, "train")
     texts = {split_of_words(text) for text in words}
     assert split in texts or split == "all"
+
+
+GROUNDED = [n for n, m in registry.members("envs").items() if m.constants["solved"] is None]
+
+
+@pytest.mark.parametrize("name", GROUNDED)
+def test_training_never_hears_what_is_held_out_whatever_the_task(name):
+    if name == "Stack":  # four cubes of four colours; training knows three of cubes
+        with pytest.raises(ValueError, match="too few colours"):
+            BatchEnv(name, 1, split="train")
+        return
+    heard = {}
+    for split in ("all", "train"):
+        _, info = BatchEnv(name, 40, split=split).reset(seed=0)
+        heard[split] = " ".join(info["instruction"]).split()
+    assert not set(heard["train"]) & set(HELD_COLOURS)
+    if set(heard["train"]) & set(NAMES):  # it speaks of colours: without a split, of all of them
+        assert set(heard["all"]) & set(HELD_COLOURS)
