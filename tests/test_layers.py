@@ -28,8 +28,8 @@ ROOF = {
 ROOF |= {"video", "card"}
 MAY = {  # what a room, or a file beside the rooms, may import beyond its own room
     "__init__": {"registry"},
-    "agents": {"nets", "registry", "world_models.model"},
-    "world_models": {"nets", "registry"},
+    "agents": {"nets", "blocks", "laprop", "registry", "world_models.model"},
+    "world_models": {"nets", "blocks", "laprop", "registry"},
     "envs": {"robots", "registry"},
     "robots": {"registry"},
     "learn": {"episodes", "rollout", "checkpoint", "run"},
@@ -40,10 +40,12 @@ MAY = {  # what a room, or a file beside the rooms, may import beyond its own ro
     "run": set(),
     "shards": set(),
     "nets": {"kernels"},
+    "blocks": {"nets"},
+    "laprop": set(),
     "kernels": set(),
     "registry": set(),
 }
-TORCH_SIDE = {"agents", "world_models", "nets", "kernels", "learn"}
+TORCH_SIDE = {"agents", "world_models", "nets", "blocks", "laprop", "kernels", "learn"}
 LONG, WALL, FUNCTION = 200, 500, 60
 ODD = re.compile(r"Base|Manager|Util|Helper|Factory|Common")
 CODE_IN_FILES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
