@@ -12,7 +12,7 @@ from . import pair, scene
 from .language import NAMES, refer
 from .rewards import distance, tolerance
 from .sim import Sim
-from .task import Task
+from .teams import Team
 
 _BARS, _DISCS = ("bar", "bar2"), ("disc", "disc2")
 _PHRASES = (
@@ -28,7 +28,7 @@ _HOVER = 0.12  # m
 _BAR, _DISC = 0, 1  # in userdata; then phrase, form of words, colours of bars and discs
 
 
-class Handover(Task):
+class Handover(Team):
     """Two bars lie where only the left arm gets, two discs where only the right one does.
 
     `proprio` (n, 2 p): the left arm's, the right arm's. `objects` (n, 45): the named bar's place
@@ -41,6 +41,7 @@ class Handover(Task):
     robots = ("arm", "ur5e", "ur10e", "panda", "fr3")  # an SO-101 lets the bar droop
     camera = "front"
     subtasks = ("approach", "carry", "pass", "place", "done")
+    agents = ("left", "right")
 
     def __init__(
         self,
@@ -107,6 +108,21 @@ class Handover(Task):
         return {
             "proprio": pair.proprio(sim, self.body),
             "objects": np.concatenate([x.reshape(n, -1) for x in flat], 1),
+        }
+
+    def share(self, sim: Sim) -> dict[str, dict[str, np.ndarray]]:
+        """Returns of each arm its own `proprio` (n, p); `others` (n, 3): the other's tool as its
+        own sees it, m; `objects` (n, 39): what is in the world's, the bars seen from its tool."""
+        whole, tips = self.observe(sim), pair.tools(sim)
+        own, things = np.split(whole["proprio"], 2, 1), whole["objects"]
+        seen = things[:, 33:39], things[:, 39:]
+        return {
+            agent: {
+                "proprio": own[k],
+                "others": tips[:, 1 - k] - tips[:, k],
+                "objects": np.concatenate([things[:, :33], seen[k]], 1),
+            }
+            for k, agent in enumerate(self.agents)
         }
 
     def reward(self, sim: Sim) -> np.ndarray:

@@ -46,11 +46,13 @@ class Tag(Team):
         spots = scene.scatter(rng, 3, (-1.5, -1.5), (1.5, 1.5), apart=1.3)
         for k, spot in enumerate(spots):
             fleet.put(sim, i, k, spot, rng.uniform(-math.pi, math.pi))
-        looks = rng.permutation(len(NAMES))[:2].tolist()
+        looks = rng.permutation(len(NAMES))[:2]
+        which, phrase, form = rng.random(3).tolist()
+        which = int(2 * which)
+        looks = self.grammar.colours(rng, ("rover", "rover"), [which], drawn=looks)
         scene.paint(sim, i, tuple(f"{a}/chassis" for a in self.agents[1:]), looks)
-        counts = (2, len(_PHRASES), 3)
-        drawn = [int(k * c) for k, c in zip(counts, rng.random(3).tolist(), strict=True)]
-        sim.userdata[i] = [*drawn, *looks]
+        said = self.grammar.phrase(phrase, len(_PHRASES)), self.grammar.form(form)
+        sim.userdata[i] = [which, *said, *looks]
 
     def instruction(self, sim: Sim, i: int) -> str:
         which, phrase, form, *looks = sim.userdata[i].astype(int)
