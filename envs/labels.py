@@ -121,9 +121,11 @@ def of(task: Task, sim: Sim) -> dict[str, np.ndarray]:
     (n, k, k) and `robot_contact` (n, k) bool where `prepare` added their sensors, with fingers
     that sense them `grasp` (n, k) bool, and for an arm `reachable` (n, k) bool: the place is where
     its tool may go, or less than 3 cm from there. With subtasks: `next_subtask` (n,) int32, the
-    last one's own at the end, and `progress` (n,) float32, the share of the subtasks done.
+    last one's own at the end, and `progress` (n,) float32, the share of the subtasks done. Of the
+    reward `reward/dense`, `reward/sparse` and, where the task names its terms, those (n,) float32.
     """
-    own, found = task.label(sim), {}
+    own, paid = task.label(sim), {"dense": task.reward(sim), "sparse": task.success(sim)}
+    found = {f"reward/{k}": v.astype(np.float32) for k, v in (paid | task.terms(sim)).items()}
     if "subtask" in own and task.subtasks:
         last = len(task.subtasks) - 1
         found["next_subtask"] = np.minimum(own["subtask"] + 1, last).astype(np.int32)

@@ -98,12 +98,17 @@ class Push(Task):
     def observe(self, sim: Sim) -> dict[str, np.ndarray]:
         return _observe(sim, self.body)
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
+        """`near`: the tool is at the object; `there`: the object is at the disc; both in [0, 1]."""
         _, thing, spot = _named(sim)
         near = tolerance(distance(sim.site("tcp"), thing), high=0.04, margin=0.2, shape="long_tail")
         there = tolerance(
             distance(thing[:, :2], spot[:, :2]), high=0.02, margin=0.25, shape="long_tail"
         )
+        return {"near": near, "there": there}
+
+    def reward(self, sim: Sim) -> np.ndarray:
+        near, there = self.terms(sim).values()
         return 0.2 * near * (1 - there) + there * (0.8 + 0.2 * there)
 
     def success(self, sim: Sim) -> np.ndarray:
@@ -182,11 +187,17 @@ class PickPlace(Task):
         placed = (gap < 0.035) & down & ~(left | right)
         return thing, spot, left & right, gap, down, placed
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
+        """`near`, `there`, as Push's; `grasp`, `lifted`, `placed`: 0 or 1."""
         thing, _, grasp, gap, _, placed = self._judge(sim)
         near = tolerance(distance(sim.site("tcp"), thing), high=0.02, margin=0.2, shape="long_tail")
         there = tolerance(gap, high=0.02, margin=0.3, shape="long_tail")
-        paid = 0.2 * near + grasp * (0.1 + 0.1 * (thing[:, 2] > _HALF + 0.02) + 0.5 * there)
+        lifted = thing[:, 2] > _HALF + 0.02
+        return {"near": near, "there": there, "grasp": grasp, "lifted": lifted, "placed": placed}
+
+    def reward(self, sim: Sim) -> np.ndarray:
+        near, there, grasp, lifted, placed = self.terms(sim).values()
+        paid = 0.2 * near + grasp * (0.1 + 0.1 * lifted + 0.5 * there)
         return np.where(placed, 1.0, paid)
 
     def success(self, sim: Sim) -> np.ndarray:

@@ -80,6 +80,10 @@ class Task(ABC):
     def success(self, sim: Sim) -> np.ndarray:
         """Returns `(n,)` bool: what the instruction asks for holds now."""
 
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
+        """Returns what the reward is made of, `{name: (n,)}`, as ground truth beside the whole."""
+        return {}
+
     def terminated(self, sim: Sim) -> np.ndarray:
         """Returns `(n,)` bool: the task itself ends the episode here."""
         return np.zeros(sim.n, bool)

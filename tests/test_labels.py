@@ -89,7 +89,8 @@ def test_things_are_what_is_seen_and_no_robots():
     assert labels.things(BatchEnv("CartpoleSwingup", 1).model) == []
     env = BatchEnv("CartpoleSwingup", 1, labels=True)
     _, info = env.reset(seed=0)
-    assert not [k for k in info if k.startswith("label/")]
+    told = {k for k in info if k.startswith("label/")}
+    assert told == {"label/reward/dense", "label/reward/sparse"}
 
 
 class Told(PickPlace):
@@ -146,3 +147,21 @@ def test_a_mesh_lies_within_its_box_and_only_what_can_touch_is_sensed():
         frame = sim.geom_xmat[0, 0].reshape(3, 3)
         points = sim.geom_xpos[0, 0] + model.mesh_vert @ frame.T
         assert (np.abs(points - centre) <= half + 1e-6).all()
+
+
+@pytest.mark.parametrize("name", ["Reach", "Push", "PickPlace", "WalkerWalk"])
+def test_the_rewards_terms_make_the_reward_that_is_paid(name):
+    env = BatchEnv(name, 4, labels=True)
+    env.reset(seed=0)
+    for t in range(30):
+        scripted = env.task.expert(env.sim)
+        action = np.zeros(env.action_space.shape) if scripted is None else scripted
+        _, reward, _, _, info = env.step(action)
+        label = {k[13:]: v for k, v in info.items() if k.startswith("label/reward/")}
+        np.testing.assert_allclose(label["dense"], reward, rtol=1e-6)
+        assert np.array_equal(label["sparse"], info["success"])
+        if name == "Push":
+            near, there = label["near"], label["there"]
+            whole = 0.2 * near * (1 - there) + there * (0.8 + 0.2 * there)
+            np.testing.assert_allclose(whole, reward, rtol=1e-5)
+        assert set(label) - {"dense", "sparse"} == set(env.task.terms(env.sim)), t
