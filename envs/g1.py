@@ -1,4 +1,4 @@
-"""G1: Unitree's humanoid stands against pushes, and touches what the words name with one hand.
+"""G1: Unitree's humanoid stands against pushes, walks, touches what the words name with one hand.
 
 An episode ends where it has fallen.
 """
@@ -84,10 +84,10 @@ class _G1(Task, ABC):
         return s
 
     def observe(self, sim: Sim) -> dict[str, np.ndarray]:
-        """`proprio` (n, 71): joints (rad) beside home and their speeds (rad/s), the upward
+        """`proprio` (n, 72): joints (rad) beside home and their speeds (rad/s), the upward
         direction (3) seen from the pelvis, its turning (3; rad/s), the drift of the centre of mass
         (3; m/s) and its height (m) and place from between the feet (2; m), seen from the pelvis's
-        heading, and where that heads (cosine)."""
+        heading, and where that is (cosine, sine)."""
         v = legs.views(sim)
         ahead = legs.heading(v)
         drift = legs.turned(v.drift[:, :2], ahead, back=True)
@@ -149,6 +149,81 @@ class G1Stand(_G1):
 
     def label(self, sim: Sim) -> dict[str, np.ndarray]:
         return {"subtask": self.success(sim).astype(np.int32)}
+
+
+class G1Walk(_G1):
+    """Walk ahead as fast as the words say; success while it walks where it should be by now.
+
+    The speeds are modest: a scripted gait does them. Within 0.2 m of the place that goes ahead at
+    the speed asked for, from where it stood, it is where it should be; the first second counts for
+    nothing.
+    """
+
+    time_limit = 8.0
+    camera = "track"
+    subtasks = ("start", "walk")
+    phrases = ("walk ahead at {} m/s", "go forward at {} m/s", "walk straight on, {} m/s fast")
+    speeds = (0.1, 0.2, 0.3)
+
+    def spec(self) -> mujoco.MjSpec:
+        s = self._lay(memory=2)
+        eye = (1.0, -2.6, 0.4)
+        quat = ground.looking(eye, (0, 0, 0))
+        s.body("base").add_camera(
+            name="track", pos=eye, quat=quat, fovy=40, mode=mujoco.mjtCamLight.mjCAMLIGHT_TRACKCOM
+        )
+        return self._close(s)
+
+    def reset(self, sim: Sim, i: int, rng: np.random.Generator) -> None:
+        sim.qpos[i, _UPPER:] += rng.uniform(-0.06, 0.06, len(g1.JOINTS) - 12)
+        sim.qvel[i, :2] = rng.uniform(-0.1, 0.1, 2)
+        sim.userdata[i] = [int(3 * u) for u in rng.random(2)]
+
+    def instruction(self, sim: Sim, i: int) -> str:
+        which, phrase = sim.userdata[i].astype(int)
+        return self.phrases[phrase].format(self.speeds[which])
+
+    def _gap(self, sim: Sim) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the speed asked for (n,) and where it should be from where it is (n, 2)."""
+        speed = np.array(self.speeds)[sim.userdata[:, 0].astype(int)]
+        gap = -legs.views(sim).com[:, :2]
+        gap[:, 0] += 0.027 + speed * sim.time.reshape(sim.n)
+        return speed, gap
+
+    def observe(self, sim: Sim) -> dict[str, np.ndarray]:
+        """`objects` (n, 3): the speed asked for (m/s), and where it should be by now, from the
+        centre of mass (m). `clock` (n, 2): cosine and sine of the time in `legs.STEP`'s pairs."""
+        speed, gap = self._gap(sim)
+        turn = np.pi * sim.time.reshape(sim.n) / legs.STEP
+        clock = np.stack([np.cos(turn), np.sin(turn)], 1)
+        objects = np.concatenate([speed[:, None], gap], 1)
+        return super().observe(sim) | {"objects": objects, "clock": clock}
+
+    def success(self, sim: Sim) -> np.ndarray:
+        _, gap = self._gap(sim)
+        there = np.sqrt((gap**2).sum(1)) < 0.2
+        late = sim.time.reshape(sim.n) > 1
+        return there & late & (self._upright(sim) > 0.5)
+
+    def reward(self, sim: Sim) -> np.ndarray:
+        _, gap = self._gap(sim)
+        near = tolerance(np.sqrt((gap**2).sum(1)), 0, 0.05, 0.8, "long_tail")
+        paid = self._upright(sim) * near
+        return np.where(self.success(sim), 0.96 + 0.04 * paid, 0.9 * paid)
+
+    def expert(self, sim: Sim) -> np.ndarray | None:
+        """Steps by the clock, each where the capture point asks for it."""
+        speed, gap = self._gap(sim)
+        ahead = np.clip(1.1 * speed + 0.8 * gap[:, 0], 0.0, 0.5)
+        wish = np.stack([ahead, np.clip(0.4 * gap[:, 1], -0.08, 0.08)], 1)
+        face = np.tile((1.0, 0.0), (sim.n, 1))
+        time = sim.time.reshape(sim.n)
+        return self.control.towards(legs.walking(legs.views(sim), time, wish, face))
+
+    def label(self, sim: Sim) -> dict[str, np.ndarray]:
+        speed, _ = self._gap(sim)
+        walks = self.success(sim).astype(np.int32)
+        return {"subtask": walks, "speed": speed.astype(np.float32)}
 
 
 class G1Reach(_G1):

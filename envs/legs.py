@@ -147,3 +147,78 @@ def standing(v: Views, high: float, ahead: float = 0.03, gain: float = 2.0) -> n
     left = np.clip(0.5 + aside / np.maximum(apart, 0.05), 0.05, 0.95)
     torque = pressed(v, np.stack([left, 1 - left], 1), cop, high, face)
     return HOME + torque / STIFFNESS
+
+
+STEP = 0.32  # s
+_START = 0.13  # s before the first step, in which the weight goes over to the left foot
+_WIDE, _CLEAR, _TALL, _BOTH = 0.18, 0.06, 0.66, 0.12  # m, m, m; share of a step on both feet
+_AHEAD = 0.03  # m before the ankle, where a foot is stood on
+_LOOK = 0.06  # s that a swinging foot's goal is ahead of it
+_NEAR, _FAR = (-0.35, 0.14), (0.45, 0.45)  # m ahead and aside of the other foot, where feet may go
+
+
+def walking(v: Views, time: np.ndarray, speed: np.ndarray, face: np.ndarray) -> np.ndarray:
+    """Returns joint targets `(n, 29)` in rad of a walk, from standing at time 0 on.
+
+    time: `(n,)` s, which of the steps, of `STEP` s, it is in. speed: `(n, 2)` m/s ahead and to the
+    left. face: `(n, 2)` where to. Every step goes where the next leaves the capture point as the
+    walk wants it; the sole that stands corrects what it can until then.
+    """
+    rows, count = np.arange(len(time)), len(time)
+    number = (time + STEP - _START) / STEP
+    stand = (np.floor(number).astype(int) + 1) % 2  # which foot stands, 0 left
+    done, swing = number - np.floor(number), 1 - stand
+    side = 1.0 - 2.0 * stand
+    point, rate = capture(v)
+    growth = np.exp(rate * STEP)
+    foot, other = v.feet[rows, stand], v.feet[rows, swing]
+    sole = foot[:, :2] + _AHEAD * face
+    begin = (
+        speed * (STEP / (growth - 1))[:, None]
+    )  # the capture point from a sole, as a step begins
+    wide = _WIDE / (1 + growth)
+    now = (
+        np.stack([begin[:, 0], begin[:, 1] - side * wide], 1) * np.exp(rate * done * STEP)[:, None]
+    )
+    cop = point - turned(now, face)
+    both = 0.5 * np.clip(1 - done / _BOTH, 0, 1)
+    share = np.empty((count, 2))
+    share[rows, stand], share[rows, swing] = 1 - both, both
+    torque = pressed(v, share, cop, _TALL, face)
+    target = HOME + torque / STIFFNESS
+    legs = slice(0, 12)
+    target[:, legs] = v.q[:, legs] + torque[:, legs] / STIFFNESS[legs]
+    end = sole + (point - sole) * np.exp(rate * (1 - done) * STEP)[:, None]
+    after = np.stack([begin[:, 0], begin[:, 1] + side * wide], 1)
+    place = turned(end - turned(after, face) - _AHEAD * face - foot[:, :2], face, back=True)
+    aside = np.clip(-side * place[:, 1], _NEAR[1], _FAR[1])
+    place = np.stack([np.clip(place[:, 0], _NEAR[0], _FAR[0]), -side * aside], 1)
+    place = foot[:, :2] + turned(place, face)
+    left = np.maximum((0.9 - done) * STEP, 0.02)
+    goal = np.empty((count, 3))
+    goal[:, :2] = other[:, :2] + (place - other[:, :2]) * np.minimum(_LOOK / left, 1)[:, None]
+    soon = np.minimum(done + _LOOK / STEP, 1)
+    goal[:, 2] = foot[:, 2] + _CLEAR * np.sin(np.pi * soon) - 0.01 * (done > 0.85)
+    goal[:, :2] -= v.drift[:, :2] * _LOOK  # the pelvis goes on meanwhile
+    lifted = np.where(time > _START, np.clip(done / _BOTH, 0, 1), 0.0)[:, None]
+    for k in range(2):
+        leg = slice(6 * k, 6 * k + 6)
+        free = lifted * (swing == k)[:, None]
+        target[:, leg] += free * (_swung(v, k, goal, face) - target[:, leg])
+    return target
+
+
+def _swung(v: Views, k: int, goal: np.ndarray, face: np.ndarray) -> np.ndarray:
+    """Returns the targets `(n, 6)` of leg k that lead its sole, kept level, to `goal` (n, 3)."""
+    leg, turn = slice(6 * k, 6 * k + 6), v.soles[:, k].reshape(-1, 3, 3)
+    want = np.zeros_like(turn)
+    want[:, :2, 0], want[:, 0, 1], want[:, 1, 1], want[:, 2, 2] = face, -face[:, 1], face[:, 0], 1
+    error = np.empty((len(goal), 6))
+    error[:, :3] = goal - v.feet[:, k]
+    error[:, 3:] = np.cross(turn, want, axis=1).sum(2) / 2
+    arm = v.feet[:, k, None] - v.anchor[:, leg]
+    jacobian = np.concatenate([np.cross(v.axis[:, leg], arm), v.axis[:, leg]], 2)  # (n, joint, 6)
+    square = jacobian.transpose(0, 2, 1) @ jacobian + 1e-4 * np.eye(6)
+    move = (jacobian @ np.linalg.solve(square, error[..., None]))[..., 0]
+    hold = v.bias[:, leg] / STIFFNESS[leg]
+    return v.q[:, leg] + 1.4 * np.clip(move, -0.8, 0.8) + hold

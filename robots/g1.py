@@ -1,4 +1,4 @@
-"""Unitree's G1, the humanoid of 29 joints (35 kg, 1.3 m), of primitive geoms; `spec()`.
+"""Unitree's G1, the humanoid of 29 joints (33 kg, 1.3 m), of primitive geoms; `spec()`.
 
 Frames, limits, torques, speeds, masses and inertias are the maker's: unitree_ros,
 g1_29dof_rev_1_0 (its torso includes the head). Stiffnesses are LeRobot's; dampings, rotor inertias

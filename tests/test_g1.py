@@ -163,7 +163,7 @@ def at_the_end(env, policy):
     return success.mean(), fell.mean()
 
 
-@pytest.mark.parametrize("name", ["G1Stand", "G1Reach"])
+@pytest.mark.parametrize("name", ["G1Stand", "G1Walk", "G1Reach"])
 def test_the_expert_does_it_and_chance_and_stiffness_fall(name):
     env = BatchEnv(name, 30, labels=True)
     gated(env, episode(env, Expert(env)))
@@ -214,6 +214,32 @@ def test_the_words_decide_which_hand_goes_to_which_ball(column, count):
     assert not env.task.success(env.sim).any()
 
 
+def test_it_walks_as_fast_as_the_words_say_by_putting_one_foot_before_the_other():
+    env = BatchEnv("G1Walk", 12)
+    _, info = env.reset(seed=HELD_OUT)
+    sim, v = env.sim, legs.views(env.sim)
+    said = [float(text.split(" m/s")[0].rpartition(" ")[2]) for text in info["instruction"]]
+    asked = sim.userdata[:, 0].copy()
+    sim.userdata[:, 0] = (asked + 1) % 3  # same start, another wish
+    now = np.array([0.1, 0.2, 0.3])[sim.userdata[:, 0].astype(int)]
+    assert not any(a == b for a, b in zip(said, now, strict=True))
+    off, places = [], []
+    for _ in range(390):
+        env.step(env.expert())
+        off.append(v.feet[:, :, 2] > 0.02)
+        places.append(v.com[:, :2].copy())
+    off, places = np.array(off), np.array(places)
+    np.testing.assert_allclose(places[-1, :, 0] - places[140, :, 0], now * 5.0, atol=0.06)
+    assert np.abs(places[:, :, 1]).max() < 0.15
+    assert not off.all(2).any()  # never both in the air
+    for foot in range(2):  # and each leaves the ground once in two steps, of 0.32 s
+        rises = (np.diff(off[:, :, foot].astype(int), axis=0) == 1).sum(0)
+        assert (np.abs(rises - 7.8 / 0.64) <= 1.5).all()
+    assert env.task.success(sim).all()
+    sim.userdata[:, 0] = asked
+    assert not env.task.success(sim).any()
+
+
 def test_words_name_a_ball_by_its_colour_and_a_hand_by_its_side():
     env = BatchEnv("G1Reach", 80)
     _, info = env.reset(seed=3)
@@ -229,7 +255,7 @@ def test_words_name_a_ball_by_its_colour_and_a_hand_by_its_side():
     assert len(sides) == 6
 
 
-@pytest.mark.parametrize("name", ["G1Stand", "G1Reach"])
+@pytest.mark.parametrize("name", ["G1Stand", "G1Walk", "G1Reach"])
 def test_it_begins_on_its_feet(name):
     env = BatchEnv(name, 20)
     env.reset(seed=HELD_OUT)
