@@ -37,7 +37,8 @@ def _add_grains(s: mujoco.MjSpec) -> None:
             body.add_joint(type=mujoco.mjtJoint.mjJNT_SLIDE, axis=axis, damping=0.003)
         body.add_geom(
             name=f"grain{k}", type=mujoco.mjtGeom.mjGEOM_SPHERE, size=(_GRAIN, 0, 0), mass=0.001,
-            condim=1, priority=1, contype=1, conaffinity=3, rgba=(0.93, 0.92, 0.88, 1),
+            condim=1, priority=1, solref=(0.01, 1), contype=1, conaffinity=3,
+            rgba=(0.93, 0.92, 0.88, 1),
         )  # fmt: skip
 
 
