@@ -3,12 +3,15 @@
 Here numpy meets torch: the carry is numpy and goes into checkpoints by value, the moment lies on
 the model's device. What is decided with it is not known here. A carry holds, for every row: `seed`
 and `count` (which name the row's next random stream), `action` (the last one sent), `mean` (the
-last plan) and the model's belief, `belief/...`.
+last plan, or several), `iterations` (how many the last decision took) and the model's belief,
+`belief/...`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
@@ -22,9 +25,10 @@ Step = dict[str, np.ndarray]
 Plan = Callable[["Moment"], tuple[Tensor, Tensor]]
 
 
-def begin(model: WorldModel, seeds: np.ndarray, horizon: int) -> Carry:
-    """Returns the carry of len(seeds) rows that have seen nothing and plan `horizon` actions.
+def begin(model: WorldModel, seeds: np.ndarray, *plan: int) -> Carry:
+    """Returns the carry of len(seeds) rows that have seen nothing and remember a plan, all 0.
 
+    plan: the shape of what a row remembers, its actions' nu left out; the horizon comes last.
     Raises ValueError unless `seeds` is a vector of integers.
     """
     seeds = np.asarray(seeds)
@@ -36,20 +40,25 @@ def begin(model: WorldModel, seeds: np.ndarray, horizon: int) -> Carry:
     return {
         "seed": seeds.astype(np.int64),
         "count": np.zeros(n, np.int64),
-        "mean": np.zeros((n, horizon, model.nu), np.float32),
+        "mean": np.zeros((n, *plan, model.nu), np.float32),
         "action": np.zeros((n, model.nu), np.float32),
+        "iterations": np.zeros(n, np.int64),
         **{f"belief/{key}": _array(value) for key, value in model.start(n).items()},
     }
 
 
 @torch.no_grad()
-def decide(model: WorldModel, plan: Plan, step: Step, carry: Carry) -> tuple[np.ndarray, Carry]:
+def decide(
+    model: WorldModel, plan: Plan, step: Step, carry: Carry, deadline_ms: float = math.inf
+) -> tuple[np.ndarray, Carry]:
     """Returns the actions `(n, nu)` float32 that `plan` decides on, and the next carry.
 
     Step and carry go to the device here, and come back as arrays of their own. Actions are clipped
-    to [-1, 1]. `plan` maps a Moment to an action `(n, nu)` and the plan to be remembered.
+    to [-1, 1]. `plan` maps a Moment to an action `(n, nu)` and the plan to be remembered; its
+    iterations, taken from the moment's clock, end when `deadline_ms` from now would be passed.
     """
-    moment = _moment(model, step, carry)
+    clock = Clock(deadline_ms, model.device)
+    moment = _moment(model, step, carry, clock)
     action, mean = plan(moment)
     action = _array(action.float().clamp(-1.0, 1.0))
     return action, {
@@ -57,18 +66,19 @@ def decide(model: WorldModel, plan: Plan, step: Step, carry: Carry) -> tuple[np.
         "count": carry["count"] + 1,
         "mean": _array(mean),
         "action": action.copy(),
+        "iterations": np.full(len(action), clock.done),
         **{f"belief/{key}": _array(value) for key, value in moment.belief.items()},
     }
 
 
-def _moment(model: WorldModel, step: Step, carry: Carry) -> Moment:
+def _moment(model: WorldModel, step: Step, carry: Carry, clock: Clock) -> Moment:
     """Brings the step and the carry to the device, and the belief up to the step."""
     seed, count, device = carry["seed"], carry["count"], model.device
     held = {key: torch.as_tensor(value, device=device) for key, value in carry.items()}
     seen = {key: torch.as_tensor(value, device=device) for key, value in step.items()}
     belief = {key[7:]: value for key, value in held.items() if key.startswith("belief/")}
     action, mean = held["action"], held["mean"]
-    mean = torch.cat((mean[:, 1:], torch.zeros_like(mean[:, :1])), 1)
+    mean = torch.cat((mean[..., 1:, :], torch.zeros_like(mean[..., :1, :])), -2)
     if step["first"].any():
         first, anew = seen["first"], model.start(len(seed))
         belief = {key: _where(first, anew[key], value) for key, value in belief.items()}
@@ -76,7 +86,38 @@ def _moment(model: WorldModel, step: Step, carry: Carry) -> Moment:
         mean = _where(first, torch.zeros_like(mean), mean)
     rng = _generator(device, 1, *seed, *count)
     belief = model.observe(belief, action, seen, rng)
-    return Moment(belief, mean, Noise(seed, count, device), rng)
+    return Moment(belief, mean, Noise(seed, count, device), rng, action, clock)
+
+
+class Clock:
+    """The time of one decision, from the moment it is asked for."""
+
+    def __init__(self, deadline_ms: float = math.inf, device: torch.device | None = None):
+        """Takes the deadline from now on, in ms; inf is none, and then no time is looked at."""
+        self.done = 0  # iterations
+        self._device, self._timed = device, deadline_ms < math.inf
+        self._end = perf_counter() + deadline_ms / 1000 if self._timed else math.inf
+
+    def iterations(self, count: int) -> Iterator[int]:
+        """Yields 0 to count - 1 while there is time for one more as slow as the slowest so far.
+
+        The first is always yielded.
+        """
+        slowest, before = 0.0, self._now()
+        for i in range(count):
+            yield i
+            self.done += 1
+            now = self._now()
+            slowest, before = max(slowest, now - before), now
+            if now + slowest > self._end:
+                return
+
+    def _now(self) -> float:
+        if not self._timed:
+            return 0.0
+        if self._device is not None and self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)  # what was asked of it is done, not only queued
+        return perf_counter()
 
 
 class Noise:
@@ -109,9 +150,11 @@ class Moment(NamedTuple):
     """What a planner has in hand when it is asked for an action."""
 
     belief: Belief
-    mean: Tensor  # (n, h, nu): the last plan moved on by one step, 0 where nothing is known
+    mean: Tensor  # (n, ..., h, nu): the last plan moved on by one step, 0 where nothing is known
     noise: Noise  # the planner's own draws
     rng: torch.Generator  # the model's draws, shared by the rows
+    last: Tensor  # (n, nu): the action before, 0 where an episode begins
+    clock: Clock
 
 
 def _where(rows: Tensor, new: Tensor, old: Tensor) -> Tensor:

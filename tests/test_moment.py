@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from umwelten.agents.moment import begin, decide
-from umwelten.agents.planners import CEM, MPPI, Prior, RandomShooting
+from umwelten.agents.planners import CEM, ICEM, MPPI, Gradient, Prior, RandomShooting
 from umwelten.world_models.model import WorldModel
 
 
 class Tilted(WorldModel):
     """Pays for actions near x, a fading memory of the steps; forgets nothing by itself."""
 
-    nu, discount, device = 2, 0.9, torch.device("cpu")
+    nu, discount, device, differentiable = 2, 0.9, torch.device("cpu"), True
 
     def start(self, n):
         return {"x": torch.zeros(n, 3), "last": torch.zeros(n, 2)}
@@ -37,6 +37,8 @@ class Tilted(WorldModel):
 AGENTS = {
     "mppi": MPPI(Tilted(), horizon=2, iterations=3, samples=32, proposals=4, elites=6),
     "cem": CEM(Tilted(), horizon=2, iterations=3, samples=32, elites=6),
+    "icem": ICEM(Tilted(), horizon=2, iterations=3, samples=32, elites=6),
+    "gradient": Gradient(Tilted(), horizon=2, iterations=3, samples=8),
     "shooting": RandomShooting(Tilted(), horizon=2, samples=32),
     "prior": Prior(Tilted()),
 }
@@ -48,10 +50,10 @@ def steps(x, first=True):
     return {"x": x, "first": np.full(len(x), first)}
 
 
-@pytest.mark.parametrize("name", ["mppi", "cem", "shooting"])
+@pytest.mark.parametrize("name", sorted(AGENTS.keys() - {"prior"}))
 def test_a_seed_names_the_actions(name):
     agent = AGENTS[name]
-    x = np.zeros((2, 3))
+    x = np.full((2, 3), 0.7)
     one, carry = agent.act(steps(x), agent.start(np.array([1, 2])))
     same, _ = agent.act(steps(x), agent.start(np.array([1, 2])))
     other, _ = agent.act(steps(x), agent.start(np.array([3, 2])))

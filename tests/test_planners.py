@@ -6,13 +6,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umwelten.agents.moment import Moment, Noise
-from umwelten.agents.planners import CEM, MPPI, Prior, RandomShooting, evaluate
+from umwelten.agents.moment import Clock, Moment, Noise
+from umwelten.agents.planners import CEM, ICEM, MPPI, Gradient, Prior, RandomShooting
+from umwelten.agents.search import evaluate
 from umwelten.world_models.model import WorldModel
 
 SMALL = {
     MPPI: {"horizon": 2, "iterations": 3, "samples": 32, "proposals": 4, "elites": 6},
     CEM: {"horizon": 2, "iterations": 3, "samples": 32, "elites": 6},
+    ICEM: {"horizon": 2, "iterations": 3, "samples": 32, "elites": 6},
+    Gradient: {"horizon": 2, "iterations": 3, "samples": 8},
     RandomShooting: {"horizon": 2, "samples": 32},
 }
 ALL = pytest.mark.parametrize("planner", list(SMALL), ids=lambda p: p.__name__)
@@ -29,6 +32,8 @@ def one_thread():
 
 class Toy(WorldModel):
     """Follows `step["x"]` exactly; imagined, x stays and `pay(x, action)` is earned."""
+
+    differentiable = True
 
     def __init__(self, pay=lambda x, a: a.sum(1), nu=2, size=3, discount=0.9, proposal=None):
         super().__init__()
@@ -69,7 +74,8 @@ class Levels(Noise):
 
 def moment(model, n):
     noise = Levels(np.arange(n), np.zeros(n, int), model.device)
-    return Moment(model.start(n), torch.zeros(n, 1, model.nu), noise, torch.Generator())
+    mean, last = torch.zeros(n, 1, model.nu), torch.zeros(n, model.nu)
+    return Moment(model.start(n), mean, noise, torch.Generator(), last, Clock())
 
 
 # ---- the worth of a plan
@@ -140,12 +146,12 @@ def test_finds_the_optimum_of_a_quadratic(planner):
         return -30.0 * (a - x[:, :2]).square().sum(1)
 
     model = Toy(pay, nu=2, size=2)
-    size = {"horizon": 2, "samples": 4096 if planner is RandomShooting else 512}
+    size = {"horizon": 2, "samples": {RandomShooting: 4096, Gradient: 16}.get(planner, 512)}
     agent = planner(model, **size)
     best = np.array([[0.4, -0.3], [-0.8, 0.1], [0.0, 0.95]], np.float32)
     action, _ = agent.act(steps(best), agent.start(np.arange(3)))
     np.testing.assert_allclose(action, best, atol=0.15)
-    blind = planner(Toy(lambda x, a: torch.zeros(len(a)), nu=2, size=2), **size)
+    blind = planner(Toy(lambda x, a: 0 * a.sum(1), nu=2, size=2), **size)
     away, _ = blind.act(steps(best), blind.start(np.arange(3)))
     assert np.abs(away - best).max() > 0.3  # the tolerance is one that blindness fails
 
@@ -166,7 +172,7 @@ def riccati(rounds=2000):
 class LQ(WorldModel):
     """A cart on a line, cost x'Qx + u'Ru a step; `sees` False makes it blind to the cost."""
 
-    nu, discount, device = 1, GAMMA, torch.device("cpu")
+    nu, discount, device, differentiable = 1, GAMMA, torch.device("cpu"), True
 
     def __init__(self, bounded_by=None, sees=True):
         super().__init__()
@@ -210,6 +216,8 @@ def cost_ratio(agent, decisions=60):
 LQR = [
     (MPPI, {"horizon": 3, "samples": 256, "elites": 32}),
     (CEM, {"horizon": 3, "samples": 256, "elites": 32}),
+    (ICEM, {"horizon": 3, "samples": 128}),
+    (Gradient, {"horizon": 3, "lr": 0.05}),
     (RandomShooting, {"horizon": 3, "samples": 2048}),
 ]
 GATE = 1.1
@@ -466,7 +474,9 @@ def test_mppi_is_the_published_one(seed, max_std, explore):
             return torch.tensor(gumbel).view(2, *shape)
 
     model, warm = Curved(seed), rng.uniform(-1, 1, (2, 3, 2))
-    now = Moment(model.start(2), torch.tensor(warm), Given(), torch.Generator())
+    now = Moment(
+        model.start(2), torch.tensor(warm), Given(), torch.Generator(), torch.zeros(2, 2), Clock()
+    )
     action, mean = MPPI(model, **size, explore=explore).plan(now)
     for row in range(2):
         expected, refit = published_mppi(

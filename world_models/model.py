@@ -23,6 +23,7 @@ class WorldModel(nn.Module, ABC):
     nu: int  # components of an action, each in [-1, 1]
     discount: float  # of one imagined step
     device: torch.device
+    differentiable: bool = False  # whether imagine and value let gradients through to actions
 
     @abstractmethod
     def start(self, n: int) -> Belief:

@@ -60,6 +60,8 @@ class TDMPC2(WorldModel):
     Raises ValueError for keys, sizes and devices that are not among those.
     """
 
+    differentiable = True
+
     def __init__(
         self,
         observation: gymnasium.spaces.Dict,
@@ -175,10 +177,10 @@ class TDMPC2(WorldModel):
         frames = torch.where(step["first"][:, None, None, None], again, frames)
         return {"z": self.encoder(frames), "frames": frames}
 
-    @torch.no_grad()
     def imagine(self, belief: Belief, action: Tensor, rng) -> tuple[Belief, Tensor, Tensor]:
         # Candidates of one row begin at one latent; its share of the first layers is taken once.
-        z, reward, alive = self._imagine(distinct_rows(belief["z"]), action)
+        z = belief["z"]
+        z, reward, alive = self._imagine(z if z.requires_grad else distinct_rows(z), action)
         return {"z": z}, reward, alive
 
     def _imagine(self, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -187,7 +189,6 @@ class TDMPC2(WorldModel):
             return z, reward, torch.ones_like(reward)
         return z, reward, 1 - torch.sigmoid(self.terminal(z)[:, 0])
 
-    @torch.no_grad()
     def value(self, belief: Belief, rng) -> Tensor:
         """Returns the mean of two critics, drawn anew per call, at an action of the policy."""
         z = belief["z"]
