@@ -89,6 +89,21 @@ def _site() -> mujoco.MjSpec:
     return s
 
 
+def _parked(model: mujoco.MjModel) -> mujoco.MjData:
+    """Returns the state with the loader at home, all else where it was put."""
+    data = mujoco.MjData(model)
+    data.qpos[: len(loader.home())] = loader.home()
+    data.act[:] = loader.HOME[:3]
+    return data
+
+
+def _rest(data: mujoco.MjData, seconds: float) -> None:
+    """Lets all fall into place in so much simulated time, braked so that it comes to rest."""
+    for _ in range(round(seconds / data.model.opt.timestep)):
+        mujoco.mj_step(data.model, data)
+        data.qvel *= 0.96
+
+
 @lru_cache(1)
 def _settled() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns coordinates `(piles, nq)` in which all rests, the servos' states and mocap poses."""
@@ -96,14 +111,10 @@ def _settled() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     model.opt.iterations, model.opt.tolerance = 60, 1e-8
     rng, found = np.random.default_rng(0), []
     for _ in range(_PILES):
-        data = mujoco.MjData(model)
-        data.qpos[: len(loader.home())] = loader.home()
-        data.act[:] = loader.HOME[:3]
+        data = _parked(model)
         grains = data.qpos[len(loader.home()) :].reshape(-1, 3)
         grains[:] = np.array(_LAYERS) + rng.uniform(-0.04, 0.04, (_COUNT, 3))
-        for _ in range(1000):
-            mujoco.mj_step(model, data)
-            data.qvel *= 0.96  # it shall come to rest soon
+        _rest(data, 12.5)
         found.append(data.qpos.round(4))
     return np.array(found), data.act.copy(), data.mocap_pos.ravel()
 
@@ -181,7 +192,9 @@ class LoaderDrive(Task):
                 name=name, type=_G.mjGEOM_CYLINDER, size=(0.15, 1.2, 0), pos=(0, 0, 1.2),
                 contype=0, conaffinity=0,
             )  # fmt: skip
-        s.add_key(name="home", qpos=loader.home(), act=loader.HOME[:3])
+        data = _parked(s.compile())
+        _rest(data, 2.0)
+        s.add_key(name="home", qpos=data.qpos, act=data.act)
         return s
 
     def reset(self, sim: Sim, i: int, rng: np.random.Generator) -> None:
