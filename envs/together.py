@@ -35,7 +35,7 @@ class CarryTogether(Team):
 
     control_dt = 0.1
     time_limit = 6.0
-    robots = ("arm", "ur5e", "ur10e", "panda", "fr3")  # the bar is too wide for two SO-101
+    robots = ("arm", "ur5e", "ur10e", "panda", "fr3")  # the script fails with SO-101
     camera = "front"
     subtasks = ("approach", "grasp", "carry", "done")
     agents = ("left", "right")
