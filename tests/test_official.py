@@ -77,7 +77,7 @@ def simnorm(x):
 def test_outputs_are_those_of_the_official_layout(old, tmp_path):
     torch.save({"model": state_dict(old)}, tmp_path / "step.pt")
     ours, new = model(), state_dict()
-    official.fill(ours, official.read(tmp_path / "step.pt"))
+    ours.load_official(tmp_path / "step.pt")
     x, a = torch.randn(5, SEEN), torch.rand(5, NU)
     z = simnorm(torch.randn(5, LATENT))
     za = torch.cat([z, a], -1)

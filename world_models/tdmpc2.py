@@ -23,6 +23,7 @@ from ..nets import (
     norm_simnorm,
     squashed_gaussian,
 )
+from . import official
 from .encoders import (
     FRAMES,
     PIXELS,
@@ -329,6 +330,10 @@ class TDMPC2(WorldModel):
         if self.dropout == 0:
             return None
         return dropout_mask((count, rows, self.hidden), self.dropout, self.generator)
+
+    def load_official(self, path) -> None:
+        """Takes the weights of a checkpoint file of the authors'; see `official`."""
+        official.fill(self, official.read(path))
 
     def checkpoint(self) -> dict[str, Tensor]:
         """Returns all that the next update depends on, as contiguous tensors on the CPU."""
