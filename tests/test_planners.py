@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from umwelten.agents.moment import Clock, Moment, Noise
 from umwelten.agents.planners import CEM, ICEM, MPPI, Gradient, Prior, RandomShooting
-from umwelten.agents.search import evaluate
 from umwelten.world_models.model import WorldModel
 
 SMALL = {
@@ -76,65 +75,6 @@ def moment(model, n):
     noise = Levels(np.arange(n), np.zeros(n, int), model.device)
     mean, last = torch.zeros(n, 1, model.nu), torch.zeros(n, model.nu)
     return Moment(model.start(n), mean, noise, torch.Generator(), last, Clock())
-
-
-# ---- the worth of a plan
-
-
-class Table(WorldModel):
-    """Three steps known by heart: step t pays 10^t * (action's first component), lives by p[t]."""
-
-    nu, discount, device = 1, 0.5, torch.device("cpu")
-    p = torch.tensor([1.0, 0.5, 0.25])
-
-    def start(self, n):
-        return {"t": torch.zeros(n, dtype=torch.int64)}
-
-    def observe(self, belief, action, step, rng):
-        return belief
-
-    def imagine(self, belief, action, rng):
-        t = belief["t"]
-        return {"t": t + 1}, 10.0**t * action[:, 0], self.p[t]
-
-    def value(self, belief, rng):
-        return 1000.0 * belief["t"]
-
-    def update(self, batch):
-        return {}
-
-
-def test_a_plan_is_worth_what_is_computed_by_hand():
-    plans = torch.tensor([[[1.0, 1.0, 1.0], [0.5, -1.0, 0.2]]])[..., None]
-    worth = evaluate(Table(), Table().start(1), plans, torch.Generator())
-    # reward 1, then 10 after discount 0.5 and survival 1, then 100 after 0.25 and 0.5;
-    # then the value 3000 after 0.125 and 0.125
-    last = 0.125 * 0.125 * 3000
-    expected = [1 + 0.5 * 10 + 0.25 * 0.5 * 100 + last, 0.5 - 0.5 * 10 + 0.125 * 20 + last]
-    np.testing.assert_allclose(worth.numpy(), [expected], rtol=1e-6)
-
-
-def test_the_model_is_asked_about_each_candidates_own_action_and_row():
-    model = Toy(nu=2, size=1)
-    belief = {"x": torch.tensor([[10.0], [20.0]])}
-    plans = torch.rand(2, 5, 3, 2, generator=torch.Generator().manual_seed(0))
-    worth = evaluate(model, belief, plans, torch.Generator())
-    assert len(model.asked) == 3
-    for t, (x, action) in enumerate(model.asked):
-        torch.testing.assert_close(action.view(2, 5, 2), plans[:, :, t])
-        assert x.view(2, 5).tolist() == [[10.0] * 5, [20.0] * 5]
-    pay = plans.sum(3) * torch.tensor([1.0, 0.9, 0.81])
-    torch.testing.assert_close(worth, pay.sum(2))
-
-
-def test_the_order_of_candidates_does_not_matter():
-    model = Toy(lambda x, a: (a * x[:, :2]).sum(1))
-    belief = {"x": torch.randn(3, 3)}
-    plans = torch.rand(3, 9, 4, 2)
-    order = torch.randperm(9)
-    worth = evaluate(model, belief, plans, torch.Generator())
-    shuffled = evaluate(model, belief, plans[:, order], torch.Generator())
-    assert torch.equal(worth[:, order], shuffled)
 
 
 # ---- what is found
