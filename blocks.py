@@ -49,7 +49,8 @@ class BlockLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps x (n, blocks, inputs / blocks) to (n, outputs), block after block."""
-        return torch.bmm(x.transpose(0, 1), self.weight).transpose(0, 1).flatten(1) + self.bias
+        y = torch.bmm(x.transpose(0, 1), self.weight).transpose(0, 1).flatten(1)
+        return y + self.bias.to(y.dtype)
 
 
 class RMSNorm(nn.Module):
@@ -136,17 +137,24 @@ class SymexpTwoHot:
 
     def encode(self, x: Tensor) -> Tensor:
         """Returns the weights (..., count) of scalars x (...); they sum to 1."""
-        bins = self.bins(x.device)
-        x = x.float().clamp(bins[0], bins[-1])
-        below = (torch.searchsorted(bins, x, right=True) - 1).clamp(max=self.count - 2)
-        share = (x - bins[below]) / (bins[below + 1] - bins[below])
+        below, share = self._place(x)
         two = torch.zeros(*x.shape, self.count, device=x.device)
         two.scatter_(-1, below[..., None], (1 - share)[..., None])
         return two.scatter_(-1, below[..., None] + 1, share[..., None])
 
     def loss(self, logits: Tensor, x: Tensor) -> Tensor:
         """Returns the cross entropy (...) of logits (..., count) to the weights of x (...)."""
-        return -(self.encode(x.detach()) * F.log_softmax(logits.float(), -1)).sum(-1)
+        below, share = self._place(x.detach())
+        both = torch.stack([below, below + 1], -1)
+        low, high = logits.float().gather(-1, both).unbind(-1)
+        return logits.float().logsumexp(-1) - torch.lerp(low, high, share)
+
+    def _place(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the bin below each scalar and the weight of the bin above it."""
+        bins = self.bins(x.device)
+        x = x.float().clamp(bins[0], bins[-1]).contiguous()
+        below = (torch.searchsorted(bins, x, right=True) - 1).clamp(max=self.count - 2)
+        return below, (x - bins[below]) / (bins[below + 1] - bins[below])
 
 
 def fan_in_normal(

@@ -22,15 +22,15 @@ def choose_keys(space: gymnasium.spaces.Dict, keys: Sequence[str] | None) -> tup
     `None` means every float32 vector that is no label. Raises ValueError, with what is allowed,
     for an unknown key, for vectors and an image together, for several images and for none.
     """
-    vectors = sorted(k for k, s in space.items() if _is_vector(s) and not k.startswith("label/"))
-    images = sorted(k for k, s in space.items() if _is_image(k, s))
+    vectors = sorted(k for k, s in space.items() if is_vector(s) and not k.startswith("label/"))
+    images = sorted(k for k, s in space.items() if is_image(k, s))
     chosen = vectors if keys is None else sorted({keys} if isinstance(keys, str) else set(keys))
     allowed = f"choose vectors of {vectors} or one image of {images}"
     if not chosen:
         raise ValueError(f"no observation keys to read; {allowed}")
     if unknown := [k for k in chosen if k not in space.spaces]:
         raise ValueError(f"no observation {unknown[0]!r}; {allowed}")
-    if all(_is_vector(space[k]) for k in chosen):
+    if all(is_vector(space[k]) for k in chosen):
         return tuple(chosen)
     if len(chosen) > 1 or chosen[0] not in images:
         raise ValueError(f"keys {chosen} are not vectors alone nor one image alone; {allowed}")
@@ -42,13 +42,15 @@ def choose_keys(space: gymnasium.spaces.Dict, keys: Sequence[str] | None) -> tup
     return tuple(chosen)
 
 
-def _is_vector(space: gymnasium.Space) -> bool:
+def is_vector(space: gymnasium.Space) -> bool:
+    """Returns whether a space is one of float32 vectors (d,)."""
     return isinstance(space, gymnasium.spaces.Box) and (
         space.dtype == np.float32 and len(space.shape) == 1
     )
 
 
-def _is_image(key: str, space: gymnasium.Space) -> bool:
+def is_image(key: str, space: gymnasium.Space) -> bool:
+    """Returns whether a key and its space are those of an RGB image (h, w, 3)."""
     return key.startswith("rgb/") and space.dtype == np.uint8 and len(space.shape) == 3
 
 

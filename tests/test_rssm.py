@@ -1,0 +1,125 @@
+"""RSSM: categories, divergences with free nats, straight-through gradients, resets, windows."""
+
+import numpy as np
+import torch
+
+from umwelten.world_models.rssm import RSSM, balanced, divergence, draw, flat
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def small(seed=0):
+    return RSSM(
+        6, 2, deter=16, hidden=8, stoch=4, classes=5, rng=generator(seed), blocks=4
+    ).requires_grad_(False)
+
+
+def logs(seed, *shape, scale=1.0):
+    return (scale * torch.randn(*shape, 4, 5, generator=generator(seed))).log_softmax(-1)
+
+
+def test_probabilities_hold_a_uniform_share_of_one_hundredth():
+    rssm = small()
+    logits = torch.zeros(1, 20)
+    logits[0, ::5] = 200.0  # all of it in the first class
+    p = rssm._log(logits).exp()
+    want = torch.tensor([0.99 + 0.002, *[0.002] * 4]).expand(1, 4, 5)
+    torch.testing.assert_close(p, want)
+    deter = torch.randn(3, 16, generator=generator())
+    for log_p in (rssm.predict(deter), rssm.correct(deter, torch.ones(3, 6))):
+        assert log_p.shape == (3, 4, 5) and float(log_p.exp().min()) >= 0.002 - 1e-6
+        torch.testing.assert_close(log_p.exp().sum(-1), torch.ones(3, 4))
+
+
+def test_categories_are_drawn_as_often_as_they_are_likely():
+    log_p = logs(1).expand(20_000, 4, 5)
+    drawn = draw(log_p, torch.empty(log_p.shape).exponential_(generator=generator()))
+    assert float((drawn.mean(0) - log_p[0].exp()).abs().max()) < 0.015
+    assert torch.equal(draw(log_p[:1], None).argmax(-1), log_p[:1].argmax(-1))
+
+
+def test_a_draw_passes_the_gradient_of_the_probabilities():
+    logits = torch.randn(2, 4, 5, generator=generator()).requires_grad_()
+    weight = torch.randn(2, 4, 5, generator=generator(1))
+    hard = draw(logits.log_softmax(-1), None)
+    assert set(hard.unique().tolist()) == {0.0, 1.0}
+    (ours,) = torch.autograd.grad((hard * weight).sum(), logits)
+    (want,) = torch.autograd.grad((logits.softmax(-1) * weight).sum(), logits)
+    torch.testing.assert_close(ours, want)
+
+
+def test_divergences_are_summed_then_held_above_the_free_nats():
+    posterior, prior = logs(1, 6), logs(2, 6)
+    prior[3:] = posterior[3:] + 0.01 * logs(3, 3)
+    prior = prior.log_softmax(-1)
+    p, q = posterior.double().numpy(), prior.double().numpy()
+    want = (np.exp(p) * (p - q)).sum((1, 2))
+    assert want[:3].min() > 1 and want[3:].max() < 1
+    np.testing.assert_allclose(divergence(posterior, prior), want, rtol=1e-4, atol=1e-5)
+    for loss in balanced(posterior, prior, 1.0):
+        np.testing.assert_allclose(loss, np.maximum(want, 1), rtol=1e-4)
+
+
+def test_each_of_the_two_losses_moves_one_side_and_none_below_the_free_nats():
+    posterior, prior = logs(1, 2).requires_grad_(), logs(2, 2).requires_grad_()
+    dynamics, representation = balanced(posterior, prior, 1.0)
+    dynamics.sum().backward()
+    assert posterior.grad is None and prior.grad.any()
+    prior.grad = None
+    representation.sum().backward()
+    assert prior.grad is None and posterior.grad.any()
+    near = (posterior.detach() + 0.01).requires_grad_()
+    for loss in balanced(posterior, near, 1.0):
+        loss.sum().backward()
+    assert not near.grad.any()
+
+
+def test_rows_at_first_forget_everything():
+    rssm, g = small(), generator(3)
+    tokens, action = torch.randn(3, 6, generator=g), torch.rand(3, 2, generator=g)
+    belief = {
+        "deter": torch.full((3, 16), float("nan")),
+        "stoch": torch.full((3, 4, 5), float("nan")),
+    }
+    every = torch.ones(3, dtype=torch.bool)
+    ours, _ = rssm.observe(belief, action, tokens, every, None)
+    fresh, _ = rssm.observe(rssm.start(3), torch.zeros(3, 2), tokens, ~every, None)
+    assert all(torch.equal(ours[k], fresh[k]) for k in ours)
+    moved, _ = rssm.observe(rssm.start(3), action, tokens, ~every, None)
+    assert not torch.equal(moved["deter"], fresh["deter"])
+
+
+def test_a_window_is_followed_step_by_step():
+    rssm, g = small(), generator(4)
+    action, tokens = torch.rand(3, 7, 2, generator=g), torch.randn(3, 7, 6, generator=g)
+    first = torch.zeros(3, 7, dtype=torch.bool)
+    first[:, 0] = True
+    first[1, 4] = True
+    noise = rssm.noise((3, 7), g)
+    beliefs, posterior = rssm.follow(action, tokens, first, noise)
+    belief = rssm.start(3)
+    for i in range(7):
+        belief, log_p = rssm.observe(belief, action[:, i], tokens[:, i], first[:, i], noise[:, i])
+        assert torch.equal(beliefs["deter"][:, i], belief["deter"])
+        assert torch.equal(beliefs["stoch"][:, i], belief["stoch"])
+        assert torch.equal(posterior[:, i], log_p)
+    assert flat(beliefs).shape == (3, 7, 16 + 20)
+    alone, _ = rssm.follow(action[1:2, 4:], tokens[1:2, 4:], first[1:2, 4:], noise[1:2, 4:])
+    torch.testing.assert_close(alone["deter"][0], beliefs["deter"][1, 4:])
+
+
+def test_actions_are_scaled_into_their_bounds():
+    rssm, belief = small(), small().start(2)
+    wide = torch.tensor([[3.0, -0.5], [0.2, -7.0]])
+    assert torch.equal(rssm.move(belief, wide), rssm.move(belief, wide.clamp(-1, 1)))
+
+
+def test_imagination_expects_by_the_prior_alone():
+    rssm, g = small(), generator(5)
+    belief = {"deter": torch.randn(3, 16, generator=g), "stoch": draw(logs(1, 3), None)}
+    action, noise = torch.rand(3, 2, generator=g), rssm.noise((3,), g)
+    then = rssm.imagine(belief, action, noise)
+    assert torch.equal(then["deter"], rssm.move(belief, action))
+    assert torch.equal(then["stoch"], draw(rssm.predict(then["deter"]), noise))

@@ -1,0 +1,311 @@
+"""DreamerV3: a recurrent model that reconstructs what it sees, and an actor that learns inside it.
+
+Acting, planning and where windows come from are not known here.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import gymnasium
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..blocks import SymexpTwoHot
+from ..laprop import LaProp
+from .autoencoder import Decoder, Encoder, choose_senses
+from .imagination import Actor, Head, ReturnScale, actor_loss, critic_loss, lambda_returns
+from .model import Belief, WorldModel
+from .rssm import RSSM, balanced, flat
+from .saving import copied, put_back
+
+# size in millions of parameters: (deterministic state, its hidden layers, classes, depth, units)
+SIZES = {
+    1: (512, 64, 4, 4, 64),
+    12: (2048, 256, 16, 16, 256),
+    25: (3072, 384, 24, 24, 384),
+    50: (4096, 512, 32, 32, 512),
+    100: (6144, 768, 48, 48, 768),
+    200: (8192, 1024, 64, 64, 1024),
+    400: (12288, 1536, 96, 96, 1536),
+}
+STOCH = 32  # categorical variables
+SCALES = {  # of the losses
+    "reconstruction": 1.0, "reward": 1.0, "continue": 1.0, "dynamics": 1.0, "representation": 0.1,
+    "actor": 1.0, "critic": 1.0, "replay_critic": 0.3,
+}  # fmt: skip
+
+
+class DreamerV3(WorldModel):
+    """An RSSM with decoder, rewards and ends; actor and critic learn from what it imagines.
+
+    Source: Hafner et al. 2025, Nature 640, Mastering diverse control tasks through world models,
+    with losses, optimiser and constants of the authors' code of May 2026. What differs: a window
+    begins from a belief of nothing (theirs from one stored when it was last visited) and lies
+    inside one episode, and there is no image but of 64 x 64.
+
+    observation: the space of a step's observations. keys: None for all float32 vectors and 64 x 64
+    images. nu: components of an action. size: one of SIZES; the authors take 1 for vectors, from
+    12 on for images. episode_length: steps; windows are no longer. discrete: the nu components are
+    a one-hot choice. bf16: matrix products in bfloat16 (CUDA). compile: torch.compile the steps.
+    Raises ValueError for keys, sizes and devices that are not among those.
+    """
+
+    differentiable = True  # where categories are drawn, by the gradient of their probabilities
+
+    def __init__(
+        self,
+        observation: gymnasium.spaces.Dict,
+        nu: int,
+        size: int = 1,
+        episode_length: int = 1000,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        keys: Sequence[str] | None = None,
+        compile: bool = False,
+        *,
+        batch_size: int = 16,
+        batch_length: int = 64,
+        horizon: int = 15,
+        lr: float = 4e-5,
+        warmup: int = 1000,
+        clip: float = 0.3,
+        discount: float = 1 - 1 / 333,
+        lam: float = 0.95,
+        entropy_coef: float = 3e-4,
+        free_nats: float = 1.0,
+        tau: float = 0.02,
+        discrete: bool = False,
+        bf16: bool = False,
+    ):
+        super().__init__()
+        if size not in SIZES:
+            raise ValueError(f"size {size} is not one of {sorted(SIZES)} (millions of parameters)")
+        self.device = torch.device(device)
+        if bf16 and self.device.type != "cuda":
+            raise ValueError(
+                f"bf16 on {self.device.type!r} gains nothing; use device='cuda' or drop it"
+            )
+        self.window = min(batch_length, episode_length)
+        if self.window < 2 or horizon < 1:
+            raise ValueError(f"windows of {self.window} steps, horizon {horizon}: take 2 and 1")
+        self.vectors, self.images = choose_senses(observation, keys)
+        self.keys = self.vectors + self.images
+        self.nu, self.discount, self.batch_size, self.horizon = nu, discount, batch_size, horizon
+        self.lam, self.entropy_coef, self.free_nats, self.tau = lam, entropy_coef, free_nats, tau
+        self.bf16, self.two_hot = bf16, SymexpTwoHot()
+        with torch.device("meta" if self.device.type == "meta" else "cpu"):
+            self._build(observation, size, discrete, torch.Generator("cpu").manual_seed(seed))
+        self.to(self.device)
+        self.generator = torch.Generator("cpu" if self.device.type == "meta" else self.device)
+        self.seed, self.updates = seed, 0
+        learned = [p for p in self.parameters() if p.requires_grad]
+        self.optimiser = LaProp(learned, lr, clip=clip, warmup=warmup)
+        if compile:
+            self.rssm.observe = torch.compile(self.rssm.observe)
+            self.rssm.imagine = torch.compile(self.rssm.imagine)
+
+    def _build(self, space, size: int, discrete: bool, rng: torch.Generator) -> None:
+        deter, hidden, classes, depth, units = SIZES[size]
+        stoch, bins = STOCH * classes, self.two_hot.count
+        senses = self.vectors, self.images
+        self.encoder = Encoder(space, *senses, units, depth, rng)
+        self.rssm = RSSM(self.encoder.width, self.nu, deter, hidden, STOCH, classes, rng)
+        self.decoder = Decoder(space, *senses, (deter, stoch), units, depth, rng)
+        self.reward = Head(deter + stoch, units, 1, bins, rng, scale=0.0)
+        self.goes_on = Head(deter + stoch, units, 1, 1, rng)
+        self.actor = Actor(deter + stoch, units, self.nu, discrete, rng)
+        self.critic = Head(deter + stoch, units, 3, bins, rng, scale=0.0)
+        self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self.return_scale = ReturnScale()
+
+    def parameter_count(self) -> int:
+        """Returns how many numbers are learned; the slow critic is not counted."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    def start(self, n: int) -> Belief:
+        return self.rssm.start(n)
+
+    @torch.no_grad()
+    def observe(self, belief: Belief, action: Tensor, step: dict[str, Tensor], rng) -> Belief:
+        """Draws the categories with `rng`, or takes the most likely where it is None."""
+        with self._casting():
+            tokens, noise = self.encoder(step), self._noise(len(action), rng)
+            return self.rssm.observe(belief, action, tokens, step["first"], noise)[0]
+
+    def imagine(self, belief: Belief, action: Tensor, rng) -> tuple[Belief, Tensor, Tensor]:
+        """Draws the categories with `rng`, or takes the most likely where it is None."""
+        with self._casting():
+            belief = self.rssm.imagine(belief, action, self._noise(len(action), rng))
+            reward, on = self._judge(flat(belief))
+        # The head's probability holds the discount, which the contract names apart.
+        return belief, reward, (on / self.discount).clamp(max=1)
+
+    def value(self, belief: Belief, rng) -> Tensor:
+        with self._casting():
+            return self.two_hot.decode(self.critic(flat(belief)))
+
+    @torch.no_grad()
+    def propose(self, belief: Belief, rng) -> Tensor:
+        with self._casting():
+            policy = self.actor(flat(belief))
+        return (policy.mode() if rng is None else policy.draw(rng)).clamp(-1, 1)
+
+    @torch.no_grad()
+    def decode(self, belief: Belief) -> dict[str, Tensor]:
+        with self._casting():
+            found = self.decoder(belief["deter"], belief["stoch"].flatten(1))
+        return self.decoder.observation(found)
+
+    def update(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Takes one step on windows of `window` steps; only `terminal` stops the bootstrap.
+
+        Raises ValueError where the windows have another length.
+        """
+        if batch["action"].shape[1] != self.window:
+            raise ValueError(
+                f"windows have {batch['action'].shape[1]} steps; this model learns from "
+                f"{self.window}: sample t={self.window}"
+            )
+        # Chance is a function of the seed and the update alone: nothing else has to be saved, and
+        # a checkpoint goes on on any device.
+        chance = np.random.SeedSequence([self.seed, self.updates]).generate_state(1)
+        self.generator.manual_seed(int(chance[0]))
+        self.updates += 1
+        with self._casting():
+            losses, metrics = self._losses(batch)
+        total = sum(SCALES[name] * loss for name, loss in losses.items())
+        total.backward()
+        gradients = [p.grad for group in self.optimiser.param_groups for p in group["params"]]
+        metrics["grad_norm"] = torch.nn.utils.get_total_norm(gradients)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            ours, theirs = list(self.critic.parameters()), list(self.slow_critic.parameters())
+            torch._foreach_lerp_(theirs, ours, self.tau)
+        losses = {f"{name}_loss": loss.detach() for name, loss in losses.items()}
+        return losses | metrics | {"total_loss": total.detach()}
+
+    def _losses(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Returns the losses by name, before their scales, and the other metrics."""
+        beliefs, losses, metrics = self._model_losses(batch)
+        starts = {k: v.detach().flatten(0, 1) for k, v in beliefs.items()}
+        x, action, reward, on = self._dream(starts)
+        found, returns, more = self._behaviour_losses(x, action, reward, on)
+        boot = returns[0].view(batch["reward"].shape)
+        found["replay_critic"] = self._replay_loss(batch, flat(beliefs), boot)
+        return losses | found, metrics | more
+
+    def _model_losses(self, batch: dict[str, Tensor]):
+        """Returns the beliefs (b, t, ...) along the windows, the losses and the metrics."""
+        action, first = batch["action"], batch["first"]
+        led = torch.cat([torch.zeros_like(action[:, :1]), action[:, :-1]], 1)
+        noise = self.rssm.noise(first.shape, self.generator)
+        beliefs, posterior = self.rssm.follow(led, self.encoder(batch), first, noise)
+        prior, x = self.rssm.predict(beliefs["deter"]), flat(beliefs)
+        dynamics, representation = balanced(posterior, prior, self.free_nats)
+        seen = self.decoder(beliefs["deter"], beliefs["stoch"].flatten(-2))
+        on = (~batch["terminal"]).float() * self.discount
+        losses = {
+            "reconstruction": self.decoder.loss(seen, batch),
+            "reward": self.two_hot.loss(self.reward(x), batch["reward"]),
+            "continue": F.binary_cross_entropy_with_logits(
+                self.goes_on(x)[..., 0].float(), on, reduction="none"
+            ),
+            "dynamics": dynamics,
+            "representation": representation,
+        }
+        metrics = {
+            "prior_entropy": -(prior.exp() * prior).sum((-2, -1)).detach().mean(),
+            "posterior_entropy": -(posterior.exp() * posterior).sum((-2, -1)).detach().mean(),
+        }
+        return beliefs, {k: v.mean() for k, v in losses.items()}, metrics
+
+    @torch.no_grad()
+    def _dream(self, belief: Belief) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Returns features, actions, rewards and continuations, (horizon + 1, m, ...) each.
+
+        The actor acts from m beliefs on; no gradient comes back to them.
+        """
+        xs, actions = [flat(belief)], []
+        for _ in range(self.horizon):
+            actions.append(self.actor(xs[-1]).draw(self.generator))
+            noise = self._noise(len(xs[-1]), self.generator)
+            belief = self.rssm.imagine(belief, actions[-1], noise)
+            xs.append(flat(belief))
+        actions.append(self.actor(xs[-1]).draw(self.generator))
+        x = torch.stack(xs)
+        return x, torch.stack(actions), *self._judge(x)
+
+    def _behaviour_losses(self, x: Tensor, action: Tensor, reward: Tensor, on: Tensor):
+        """Returns the losses of actor and critic, the returns (horizon, m) and the metrics."""
+        logits = self.critic(x)
+        value = self.two_hot.decode(logits.detach())
+        returns = lambda_returns(reward, on, value, self.lam)
+        scale = self.return_scale(returns)
+        weight, policy = on.cumprod(0)[:-1], self.actor(x[:-1])
+        advantage = (returns - value[:-1]) / scale
+        losses = {
+            "actor": actor_loss(policy, action[:-1], advantage, weight, self.entropy_coef).mean(),
+            "critic": critic_loss(
+                self.two_hot, logits[:-1], returns, self._slow(x[:-1]), weight
+            ).mean(),
+        }
+        metrics = {
+            "actor_entropy": policy.entropy().detach().mean(),
+            "return_scale": scale,
+            "imagined_return": returns.mean(),
+            "imagined_reward": reward.mean(),
+        }
+        return losses, returns, metrics
+
+    def _replay_loss(self, batch: dict[str, Tensor], x: Tensor, boot: Tensor) -> Tensor:
+        """Returns the critic's loss on the windows; its gradient reaches the model through x.
+
+        x: features (b, t, ...). boot: the returns (b, t) imagined from them on.
+        """
+        last, on = batch["last"], (~batch["terminal"]).float() * self.discount
+        steps = (batch["reward"], on, boot, (~last).float() * self.lam)
+        returns = lambda_returns(*(s.transpose(0, 1) for s in steps)).transpose(0, 1)
+        x, weight = x[:, :-1], (~last[:, :-1]).float()
+        return critic_loss(self.two_hot, self.critic(x), returns, self._slow(x), weight).mean()
+
+    def _judge(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the reward at features x, and the probability of going on times the discount."""
+        return self.two_hot.decode(self.reward(x)), torch.sigmoid(self.goes_on(x)[..., 0].float())
+
+    @torch.no_grad()
+    def _slow(self, x: Tensor) -> Tensor:
+        return self.two_hot.decode(self.slow_critic(x))
+
+    def _noise(self, n: int, rng: torch.Generator | None) -> Tensor | None:
+        return None if rng is None else self.rssm.noise((n,), rng)
+
+    def _casting(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    def checkpoint(self) -> dict[str, Tensor]:
+        """Returns all that the next update depends on, as contiguous tensors on the CPU."""
+        return copied(self._tensors()) | {"chance": torch.tensor([self.seed, self.updates])}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Takes back what `checkpoint` gave; the updates that follow are those it would have had.
+
+        Raises ValueError where a tensor is missing, unknown or of another shape.
+        """
+        own = self._tensors() | {"chance": torch.zeros(2, dtype=torch.int64)}
+        put_back(own, tensors)
+        self.seed, self.updates = own["chance"].tolist()
+        for group in self.optimiser.param_groups:
+            group["count"] = self.updates  # one step an update
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Returns every live tensor that an update reads and writes, by name."""
+        tensors = {f"model/{k}": v for k, v in self.state_dict().items()}
+        names = {p: name for name, p in self.named_parameters()}
+        for p, kept in self.optimiser.state.items():
+            tensors |= {f"laprop/{names[p]}/{k}": v for k, v in kept.items()}
+        return tensors

@@ -1,0 +1,147 @@
+"""RSSM: a recurrent state-space model; a deterministic state beside categorical ones.
+
+It knows tokens and actions; not what observations they came from, nor rewards.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..blocks import MLP, BlockGRU, Linear
+from .model import Belief
+
+
+class RSSM(nn.Module):
+    """Predicts the next categories from the state alone, and corrects them by what is seen.
+
+    A belief is `deter` (n, deter) and `stoch` (n, stoch, classes), one-hot; nothing seen is zeros.
+    Probabilities are mixed with a uniform share `unimix`. Distributions are passed as the log
+    probabilities (..., stoch, classes).
+
+    Source: Hafner et al. 2025, Nature 640, Mastering diverse control tasks through world models
+    (DreamerV3), and the authors' code of May 2026.
+    """
+
+    def __init__(
+        self,
+        tokens: int,
+        nu: int,
+        deter: int,
+        hidden: int,
+        stoch: int,
+        classes: int,
+        rng: torch.Generator,
+        blocks: int = 8,
+        unimix: float = 0.01,
+    ):
+        super().__init__()
+        self.deter, self.stoch, self.classes, self.unimix = deter, stoch, classes, unimix
+        logits = stoch * classes
+        self.core = BlockGRU((logits, nu), deter, hidden, blocks, rng)
+        self.prior = nn.Sequential(MLP(deter, hidden, 2, rng), Linear(hidden, logits, rng))
+        self.posterior = nn.Sequential(
+            MLP(deter + tokens, hidden, 1, rng), Linear(hidden, logits, rng)
+        )
+
+    def start(self, n: int) -> Belief:
+        """Returns the belief of n rows that have seen nothing."""
+        like = self.core.mix.bias
+        return {
+            "deter": like.new_zeros(n, self.deter),
+            "stoch": like.new_zeros(n, self.stoch, self.classes),
+        }
+
+    def move(self, belief: Belief, action: Tensor) -> Tensor:
+        """Returns the deterministic state (n, deter) after actions (n, nu), scaled into [-1, 1]."""
+        action = action / action.abs().clamp(min=1).detach()
+        return self.core(belief["deter"], belief["stoch"].flatten(1), action)
+
+    def predict(self, deter: Tensor) -> Tensor:
+        """Returns the distribution of categories that states (..., deter) lead to expect."""
+        return self._log(self.prior(deter))
+
+    def correct(self, deter: Tensor, tokens: Tensor) -> Tensor:
+        """Returns the distribution of categories once tokens (..., d) are seen as well."""
+        return self._log(self.posterior(torch.cat([deter, tokens.to(deter.dtype)], -1)))
+
+    def _log(self, x: Tensor) -> Tensor:
+        p = F.softmax(x.float().unflatten(-1, (self.stoch, self.classes)), -1)
+        return ((1 - self.unimix) * p + self.unimix / self.classes).log()
+
+    def noise(self, shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
+        """Returns what `draw` decides by, (*shape, stoch, classes)."""
+        like = torch.empty(*shape, self.stoch, self.classes, device=rng.device)
+        return like.exponential_(generator=rng)
+
+    def observe(
+        self, belief: Belief, action: Tensor, tokens: Tensor, first: Tensor, noise: Tensor | None
+    ) -> tuple[Belief, Tensor]:
+        """Returns the belief after `action` (n, nu) led to `tokens`, and its distribution.
+
+        Rows at `first` (n,) bool begin anew: their belief and action count as zeros.
+        """
+        anew = first[:, None]
+        deter, stoch = belief["deter"], belief["stoch"]
+        belief = {
+            "deter": deter.masked_fill(anew, 0),
+            "stoch": stoch.masked_fill(anew[..., None], 0),
+        }
+        deter = self.move(belief, action.masked_fill(anew, 0))
+        log_p = self.correct(deter, tokens)
+        return {"deter": deter, "stoch": draw(log_p, noise)}, log_p
+
+    def follow(
+        self, action: Tensor, tokens: Tensor, first: Tensor, noise: Tensor
+    ) -> tuple[Belief, Tensor]:
+        """Returns the beliefs `{key: (b, t, ...)}` along windows, and their distributions.
+
+        action: (b, t, nu), each the one that led to its step. noise: (b, t, stoch, classes). The
+        window's first step begins from nothing.
+        """
+        belief, beliefs, corrected = self.start(len(first)), [], []
+        for i in range(first.shape[1]):
+            belief, log_p = self.observe(
+                belief, action[:, i], tokens[:, i], first[:, i], noise[:, i]
+            )
+            beliefs.append(belief)
+            corrected.append(log_p)
+        joined = {key: torch.stack([b[key] for b in beliefs], 1) for key in belief}
+        return joined, torch.stack(corrected, 1)
+
+    def imagine(self, belief: Belief, action: Tensor, noise: Tensor | None) -> Belief:
+        """Returns the belief that `action` (n, nu) is expected to lead to."""
+        deter = self.move(belief, action)
+        return {"deter": deter, "stoch": draw(self.predict(deter), noise)}
+
+
+def draw(log_p: Tensor, noise: Tensor | None) -> Tensor:
+    """Returns one-hot draws of distributions, or their modes where `noise` is None.
+
+    The gradient passes as if the probabilities had been returned.
+    """
+    p = log_p.exp()
+    index = (p if noise is None else p / noise).argmax(-1)
+    return F.one_hot(index, p.shape[-1]) + (p - p.detach())
+
+
+def flat(belief: Belief) -> Tensor:
+    """Returns a belief as one vector (..., deter + stoch * classes): what every head reads."""
+    return torch.cat([belief["deter"], belief["stoch"].flatten(-2)], -1)
+
+
+def divergence(p: Tensor, q: Tensor) -> Tensor:
+    """Returns KL(p || q) (...) in nats, summed over the categories."""
+    return (p.exp() * (p - q)).sum((-2, -1))
+
+
+def balanced(posterior: Tensor, prior: Tensor, free: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Returns the losses (...) of the dynamics and of the representation.
+
+    Both are the divergence of the prior from the posterior, but no lower than `free` nats. The
+    first moves the prior alone, the second the posterior alone.
+    """
+    dynamics = divergence(posterior.detach(), prior)
+    representation = divergence(posterior, prior.detach())
+    return dynamics.clamp(min=free), representation.clamp(min=free)
