@@ -77,7 +77,12 @@ def make_model(model: Mapping, env, *, device: str = "cpu", seed: int = 0):
 
 
 def make_planner(planner: Mapping, model, explore: bool = False):
-    """Returns the planner that `planner` names, over the model; the rest are its keywords."""
+    """Returns the planner that `planner` names, over the model; the rest are its keywords.
+
+    `limits` may be a mapping: the keywords of Limits.
+    """
+    from .agents.limits import Limits
+
     name = planner.get("name", "mppi")
     kind = registry.load("agents", name)
     given = {k: v for k, v in planner.items() if k != "name"}
@@ -85,7 +90,11 @@ def make_planner(planner: Mapping, model, explore: bool = False):
     if explore:
         config.check_kwargs(kind, {"explore": True}, f"planner {name}")
         given["explore"] = True
+    limits = given.get("limits")
     with _refusing():
+        if isinstance(limits, Mapping):
+            config.check_kwargs(Limits, limits, f"limits of planner {name}")
+            given["limits"] = Limits(**limits)
         return kind(model, **given)
 
 

@@ -127,6 +127,14 @@ def table(summaries: list[dict]):
     return out
 
 
+def spent(rows: int, latency: dict) -> str:
+    """Returns one line on what `Timed.latency` measured."""
+    line = f"a decision for {rows} rows: p50 {latency['p50_ms']:.1f} ms, "
+    line += f"p99 {latency['p99_ms']:.1f} ms"
+    mean = latency["iterations"]
+    return line if mean is None else f"{line}, {mean:.1f} iterations"
+
+
 def score(
     task: str,
     policy: str = "expert",
@@ -143,14 +151,15 @@ def score(
     """Scores a policy over fixed held-out seeds: success and return with 95 % intervals.
 
     task: what is asked, as `umwelten list tasks` says
-    policy: random, expert, mppi, cem, random_shooting, or prior (of a run)
+    policy: random, expert, mppi, cem, icem, gradient, random_shooting, or prior (of a run)
     run: folder of a training whose model plans; without it planners plan through the simulator
     episodes: how many
     n: episodes at a time, at most
     seed: where in the held-out seeds to begin
     action_repeat: control steps that an action lasts; a run's own where one is given
     device: auto, cpu or cuda
-    planner: the planner's keywords, such as planner.samples=256
+    planner: the planner's keywords, such as planner.samples=256, planner.deadline_ms=50 or
+        planner.limits.rate=0.2
     out: a JSON file for the result
     world: robot, control, split, senses, vary, reward: world.robot=panda world.split=test_colours
 
@@ -160,13 +169,16 @@ def score(
     from rich.console import Console
 
     from . import build
+    from .agents.policy import Timed
 
     rows = rows_for(episodes, n)
     simulated = not run and policy not in ("random", "expert")
     told = build.world_of(run, action_repeat, (), world)
     env = build.make_env(task, rows, physics=simulated, **told)
     actor = build.make_policy(policy, env, run, device, planner)
-    summary = {"task": task, **judge(env, actor, episodes, seed).summary(), "seed": seed}
+    timed = Timed(actor)
+    summary = {"task": task, **judge(env, timed, episodes, seed).summary(), "seed": seed}
+    summary |= {"policy": type(actor).__name__, "rows": rows, "latency": timed.latency()}
     if out:
         Path(out).write_text(json.dumps(summary, indent=1))
-    Console().print(table([summary]))
+    Console().print(table([summary]), spent(rows, timed.latency()))

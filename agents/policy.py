@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from time import perf_counter
 
 import numpy as np
 
@@ -139,6 +140,41 @@ class Warmup(Policy):
             return action, after | then
         after |= {k: _where(warming, inner[k], v) for k, v in then.items()}
         return _where(warming, chance, action), after
+
+
+class Timed(Policy):
+    """Acts as `policy` does and keeps a log of how long each decision took.
+
+    The log is all that changes while it acts, and no action depends on it.
+    """
+
+    def __init__(self, policy: Policy):
+        self.policy = policy
+        self._ms: list[float] = []
+        self._iterations: list[int] = []
+
+    def start(self, seeds: np.ndarray) -> Carry:
+        return self.policy.start(seeds)
+
+    def act(self, step: Step, carry: Carry) -> tuple[np.ndarray, Carry]:
+        begin = perf_counter()
+        action, after = self.policy.act(step, carry)
+        self._ms.append(1000 * (perf_counter() - begin))
+        self._iterations += after["iterations"][:1].tolist() if "iterations" in after else []
+        return action, after
+
+    def latency(self) -> dict[str, float | None]:
+        """Returns `decisions` (of all rows at once), `p50_ms` and `p99_ms` of a decision, and the
+        mean of its `iterations`, None where the policy counts none.
+
+        The first decision is among them, with all that is compiled then. Raises ValueError where
+        nothing was decided yet.
+        """
+        if not self._ms:
+            raise ValueError("no decision was timed yet; let the policy act first")
+        p50, p99 = np.percentile(self._ms, [50, 99]).tolist()
+        mean = float(np.mean(self._iterations)) if self._iterations else None
+        return {"decisions": len(self._ms), "p50_ms": p50, "p99_ms": p99, "iterations": mean}
 
 
 def _where(rows: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -403,6 +403,16 @@ class BatchEnv(VectorEnv):
         )
         return self.physics()[:m], reward[:m], terminated[:m]
 
+    def look(self, physics: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns what the task observes at `physics` (m, nphysics), m <= num_envs: `(m, ...)`.
+
+        Without noise, words, cameras and senses; what is observed of forces is not known from
+        physics alone. The first m rows of this world are overwritten, as by `branch`.
+        """
+        m = len(physics)
+        self.set_physics(np.arange(m), physics)
+        return {k: v[:m].astype(np.float32) for k, v in self.task.observe(self.sim).items()}
+
     def save(self) -> Snapshot:
         """Returns all rows as they are now; `load` goes on from there to the same bits."""
         arrays = {

@@ -6,7 +6,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from umwelten.agents.policy import Chunked, Expert, Policy, Random, Replay, Warmup
+from umwelten.agents import policy as policies
+from umwelten.agents.policy import Chunked, Expert, Policy, Random, Replay, Timed, Warmup
 from umwelten.envs.env import BatchEnv
 from umwelten.envs.single import Env
 from umwelten.rollout import rollout
@@ -246,3 +247,37 @@ def test_rows_warm_up_each_for_themselves():
         return out
 
     assert row([]) == row([0, 2]) == row([1])
+
+
+# ---- Timed
+
+
+class Counting(Policy):
+    """Acts with zeros; its carry says how many iterations that took: 1, 2, 3, ..."""
+
+    def start(self, seeds):
+        return {"iterations": np.zeros(len(seeds), np.int64)}
+
+    def act(self, step, carry):
+        return np.zeros((len(step["first"]), 2), np.float32), {
+            "iterations": carry["iterations"] + 1
+        }
+
+
+def test_the_time_of_every_decision_is_told_and_nothing_else_is_changed(monkeypatch):
+    reads = iter(np.cumsum([[0.0, ms / 1000] for ms in range(1, 101)]))
+    monkeypatch.setattr(policies, "perf_counter", lambda: next(reads))
+    timed = Timed(Counting())
+    carry = timed.start(np.arange(3))
+    for t in range(100):
+        action, carry = timed.act(step(*[t == 0] * 3), carry)
+        assert action.shape == (3, 2) and carry["iterations"].tolist() == [t + 1] * 3
+    told = timed.latency()
+    assert told["decisions"] == 100 and told["iterations"] == 50.5
+    assert told["p50_ms"] == pytest.approx(50.5) and told["p99_ms"] == pytest.approx(99.01)
+    monkeypatch.undo()
+    drawn_alike = Timed(Random(3))
+    np.testing.assert_array_equal(drawn(drawn_alike, [4, 9]), drawn(Random(3), [4, 9]))
+    assert drawn_alike.latency()["iterations"] is None
+    with pytest.raises(ValueError, match="no decision was timed yet"):
+        Timed(Random(3)).latency()

@@ -228,6 +228,20 @@ def test_the_verb_plans_through_the_simulator_where_no_run_is_given(tmp_path):
     small += ["planner.elites=4", "planner.proposals=0"]
     found = scored(tmp_path, "task=reach", "policy=mppi", "episodes=2", *small)
     assert found["policy"] == "MPPI" and found["return"] > 15
+    assert found["rows"] == 2 and found["latency"]["iterations"] == 1
+    assert 0 < found["latency"]["p50_ms"] <= found["latency"]["p99_ms"]
+
+
+def test_the_verb_takes_limits_and_a_deadline(tmp_path, capsys):
+    asked = ["planner.horizon=2", "planner.samples=8", "planner.elites=3", "planner.iterations=4"]
+    asked += [
+        "planner.deadline_ms=0.01",
+        "planner.limits.rate=0.05",
+        "planner.limits.high=[1,1,1,0]",
+    ]
+    found = scored(tmp_path, "task=reach", "policy=icem", "episodes=1", *asked)
+    assert found["policy"] == "ICEM" and found["latency"]["iterations"] == 1
+    assert "a decision for 1 rows: p50" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -239,6 +253,11 @@ def test_the_verb_plans_through_the_simulator_where_no_run_is_given(tmp_path):
         (["task=reach", "policy=expart"], "did you mean"),
         (["task=reach", "policy=mppi", "run=nowhere"], "nowhere holds no run"),
         (["task=reach", "policy=mppi", "planner.sampels=3"], "did you mean 'samples'"),
+        (["task=reach", "policy=gradient"], "SimulatorModel gives no gradients"),
+        (["task=reach", "policy=icem", "planner.limits.rte=1"], "did you mean 'rate'"),
+        (["task=reach", "policy=cem", "planner.limits.rate=0"], "rate 0 is not > 0"),
+        (["task=reach", "policy=cem", "planner.limits.rate=[1]"], "rate has 1 components"),
+        (["task=reach", "policy=cem", "planner.deadline_ms=0"], "deadline_ms 0 is not > 0"),
         (["task=reach", "episodes=0"], "episodes"),
     ],
 )

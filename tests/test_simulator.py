@@ -6,7 +6,8 @@ import torch
 from gymnasium.spaces import Box
 
 from umwelten import registry
-from umwelten.agents.planners import CEM, MPPI
+from umwelten.agents.planners import CEM, ICEM, MPPI, RandomShooting
+from umwelten.agents.search import evaluate
 from umwelten.envs.env import BatchEnv
 from umwelten.world_models.simulator import SimulatorModel
 
@@ -41,6 +42,10 @@ class Pendulum:
         angle = angle + DT * rate
         after = np.stack([angle, rate, time + DT], 1)
         return after, (1 + np.cos(angle)) / 2, np.abs(rate) > 12.0
+
+    def look(self, physics):
+        assert len(physics) <= self.num_envs
+        return {"tip": np.stack([np.sin(physics[:, 0]), np.cos(physics[:, 0])], 1)}
 
 
 def beliefs(n, seed=0):
@@ -80,6 +85,15 @@ def test_a_belief_is_the_steps_physics_whatever_was_believed_before():
     )
     assert model.value(start, None).tolist() == [0.0] * 5
     assert model.propose(start, None) is None and model.update({}) == {}
+
+
+@pytest.mark.parametrize("n", [1, 4, 10])
+def test_decodes_any_number_of_rows_to_what_is_observed_there(n):
+    belief, _ = beliefs(n)
+    seen = SimulatorModel(Pendulum(4)).decode(belief)
+    angle = belief["physics"][:, 0]
+    assert torch.equal(seen["tip"], torch.stack([angle.sin(), angle.cos()], 1))
+    assert torch.equal(seen["physics"], belief["physics"])
 
 
 def test_what_cannot_work_is_refused():
@@ -133,6 +147,52 @@ def test_what_is_imagined_is_what_happens_to_the_bit(task):
         assert np.array_equal(belief["physics"].numpy(), info["physics"])
         assert np.array_equal(paid.numpy(), reward.astype(np.float32))
         assert np.array_equal(alive.numpy(), 1.0 - terminated)
+
+
+@pytest.mark.parametrize("task", ["CartpoleSwingup", "Reach", "Push"])
+def test_what_is_decoded_is_what_is_observed(task):
+    world = BatchEnv(task, 3, physics=True, nthread=1)
+    model = SimulatorModel(BatchEnv(task, 2, max_episode_steps=-1, nthread=1))
+    world.reset(seed=3)
+    for _ in range(3):
+        seen, *_, info = world.step(world.action_space.sample() * 0 + 0.3)
+    decoded = model.decode({"physics": torch.from_numpy(info["physics"])})
+    for key in decoded.keys() - {"physics"}:
+        np.testing.assert_allclose(decoded[key].numpy(), seen[key], atol=1e-6)
+    assert decoded.keys() - {"physics"} == seen.keys() - {"instruction"}
+
+
+REGRET = {
+    MPPI: ({"elites": 6, "proposals": 0, "temperature": 30.0}, 0.35),
+    CEM: ({"elites": 6}, 0.35),
+    ICEM: ({"elites": 6}, 0.35),
+    RandomShooting: ({}, 0.8),
+}
+
+
+@pytest.mark.parametrize("task", ["CartpoleSwingup", "Reach"])
+def test_planners_regret_little_in_the_truth_and_a_blind_one_much(task):
+    """Regret of a plan: what the best known one earns more, of what that earns over chance."""
+    repeat = 10 if task == "CartpoleSwingup" else 1
+    world = BatchEnv(task, 2, action_repeat=repeat, physics=True, nthread=1)
+    mind = BatchEnv(task, 64, action_repeat=repeat, max_episode_steps=-1, nthread=1)
+    model, (_, info) = SimulatorModel(mind), world.reset(seed=5)
+    belief, step = {"physics": torch.from_numpy(info["physics"])}, {"first": np.ones(2, bool)}
+    earned = {}
+    blind = (CEM, SimulatorModel(Blind(mind)), REGRET[CEM][0])
+    cases = [(kind, model, size) for kind, (size, _) in REGRET.items()]
+    for kind, mental, size in [*cases, blind]:
+        agent = kind(mental, horizon=5, iterations=4, samples=64, **size)
+        _, carry = agent.act(step | {"physics": info["physics"]}, agent.start(np.arange(2)))
+        plan = torch.from_numpy(carry["mean"]).view(2, -1, 5, model.nu)
+        earned[kind, mental] = evaluate(model, belief, plan, torch.Generator()).amax(1)
+    best = torch.stack(list(earned.values())).amax(0)
+    draws = torch.rand(2, 32, 5, model.nu, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    chance = evaluate(model, belief, draws, torch.Generator()).mean(1)
+    regret = {k: ((best - v) / (best - chance)).mean().item() for k, v in earned.items()}
+    for kind, (_, most) in REGRET.items():
+        assert regret[kind, model] < most, kind
+    assert regret[CEM, blind[1]] > 0.5
 
 
 def episode_return(agent, world, seed):

@@ -29,6 +29,9 @@ class Branching(Protocol):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns next physics, reward `(m,)`, terminated `(m,)` for m <= num_envs rows."""
 
+    def look(self, physics: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns what is observed there, `{key: (m, ...)}`, for m <= num_envs rows."""
+
 
 class SimulatorModel(WorldModel):
     """The truth: a belief is a row of physics, and to imagine is to simulate.
@@ -70,6 +73,13 @@ class SimulatorModel(WorldModel):
             after[part], reward[part], ended[part] = self.env.branch(rows[part], moves[part])
         alive = torch.from_numpy(~ended).float()
         return {"physics": torch.from_numpy(after)}, torch.from_numpy(reward).float(), alive
+
+    def decode(self, belief: Belief) -> dict[str, Tensor]:
+        """Returns the physics itself, `physics`, and what the task observes there."""
+        rows, n = belief["physics"].numpy(), self.env.num_envs
+        parts = [self.env.look(rows[i : i + n]) for i in range(0, len(rows), n)]
+        seen = {k: torch.from_numpy(np.concatenate([p[k] for p in parts])) for k in parts[0]}
+        return seen | {"physics": belief["physics"]}
 
     def update(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Returns no metrics: the truth has nothing to learn."""
