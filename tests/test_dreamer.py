@@ -7,6 +7,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Dict
 
+from umwelten import checkpoint, cli
 from umwelten.agents.planners import CEM, MPPI, Prior
 from umwelten.world_models.dreamer import SCALES, SIZES, DreamerV3
 from umwelten.world_models.rssm import divergence, flat
@@ -454,6 +455,24 @@ def test_it_learns_where_actions_lead_and_a_shuffled_action_surprises_it():
     right = surprise(batch["action"])
     wrong = surprise(batch["action"][torch.randperm(24, generator=g)])
     assert wrong > 1.2 * right, (right, wrong)
+
+
+# ---- as the recipe trains it
+
+
+def test_its_recipe_trains_and_the_same_command_goes_on_the_same(tmp_path):
+    given = (
+        "train task=reach agent=dreamer action_repeat=10 device=cpu threads=1 seed_steps=10 n=2 "
+        "ratio=0.5 evaluate_every=0 model.batch_size=2 model.batch_length=4 model.horizon=2"
+    ).split()
+    for folder, parts in (("whole", (30,)), ("parts", (16, 30))):
+        for steps in parts:
+            assert cli.main([*given, f"steps={steps}", f"out={tmp_path / folder}"]) == 0
+    whole, parts = (
+        checkpoint.load(checkpoint.latest(tmp_path / f / "checkpoints")) for f in ("whole", "parts")
+    )
+    assert equal(whole[0], parts[0]) and whole[2]["progress"] == parts[2]["progress"]
+    assert whole[2]["progress"]["updates"] == 10
 
 
 # ---- images

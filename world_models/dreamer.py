@@ -50,7 +50,7 @@ class DreamerV3(WorldModel):
     observation: the space of a step's observations. keys: None for all float32 vectors and 64 x 64
     images. nu: components of an action. size: one of SIZES; the authors take 1 for vectors, from
     12 on for images. episode_length: steps; windows are no longer. discrete: the nu components are
-    a one-hot choice. bf16: matrix products in bfloat16 (CUDA). compile: torch.compile the steps.
+    a one-hot choice. bf16: matrix products in bfloat16 (CUDA).
     Raises ValueError for keys, sizes and devices that are not among those.
     """
 
@@ -65,7 +65,6 @@ class DreamerV3(WorldModel):
         seed: int = 0,
         device: str | torch.device = "cpu",
         keys: Sequence[str] | None = None,
-        compile: bool = False,
         *,
         batch_size: int = 16,
         batch_length: int = 64,
@@ -104,9 +103,6 @@ class DreamerV3(WorldModel):
         self.seed, self.updates = seed, 0
         learned = [p for p in self.parameters() if p.requires_grad]
         self.optimiser = LaProp(learned, lr, clip=clip, warmup=warmup)
-        if compile:
-            self.rssm.observe = torch.compile(self.rssm.observe)
-            self.rssm.imagine = torch.compile(self.rssm.imagine)
 
     def _build(self, space, size: int, discrete: bool, rng: torch.Generator) -> None:
         deter, hidden, classes, depth, units = SIZES[size]

@@ -35,6 +35,7 @@ from .encoders import (
     window_starts,
 )
 from .model import Belief, WorldModel
+from .saving import copied, put_back
 
 # size in millions of parameters: (encoder width, its layers, latent, width of the rest, critics)
 SIZES = {
@@ -337,27 +338,16 @@ class TDMPC2(WorldModel):
 
     def checkpoint(self) -> dict[str, Tensor]:
         """Returns all that the next update depends on, as contiguous tensors on the CPU."""
-        tensors = {k: v.detach().cpu().clone() for k, v in self._tensors().items()}
-        return tensors | {"chance": torch.tensor([self.seed, self.updates])}
+        return copied(self._tensors()) | {"chance": torch.tensor([self.seed, self.updates])}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Takes back what `checkpoint` gave; the updates that follow are those it would have had.
 
         Raises ValueError where a tensor is missing, unknown or of another shape.
         """
-        own = self._tensors() | {"chance": torch.empty(2)}
-        if odd := sorted(own.keys() ^ tensors.keys()):
-            raise ValueError(f"checkpoint and model differ in {odd[0]!r}; build the model it is of")
-        for key, tensor in tensors.items():
-            if tensor.shape != own[key].shape:
-                raise ValueError(
-                    f"{key!r} has shape {tuple(tensor.shape)}, the model {tuple(own[key].shape)}; "
-                    "build it with the size, spaces and keys of the checkpoint"
-                )
-        self.seed, self.updates = (int(x) for x in tensors["chance"])
-        with torch.no_grad():
-            for key, tensor in self._tensors().items():
-                tensor.copy_(tensors[key])
+        own = self._tensors() | {"chance": torch.zeros(2, dtype=torch.int64)}
+        put_back(own, tensors)
+        self.seed, self.updates = own["chance"].tolist()
 
     def _tensors(self) -> dict[str, Tensor]:
         """Returns every live tensor that an update reads and writes, by name."""
