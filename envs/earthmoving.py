@@ -25,7 +25,7 @@ _POSTS = ("post", "post2", "post3")
 _PARTS = ("near", "far", "left", "right")
 _COUNT, _GRAIN = 48, 0.21  # spheres, and their radius in m
 _MASS = 2650 * 4 / 3 * math.pi * _GRAIN**3  # kg: solid rock
-_ASKED = 8  # spheres in the hopper: 0.8 t
+_ASKED = 7  # spheres in the hopper: 0.7 t
 _FULL = 10  # spheres with which the expert leaves the pile
 _WITHIN, _WALL = (1.1, 1.7), 1.6  # m: a hopper's half depth and width inside, and its height
 _MOUTH, _BACK, _SIDE = 7.0, 9.6, 1.8  # m: the gravel's bay
@@ -251,7 +251,7 @@ class LoaderDrive(Task):
 
 
 class ScoopAndDump(Task):
-    """Dump gravel into the named hopper; success while 0.8 t or more lie in it."""
+    """Dump gravel into the named hopper; success while 0.7 t or more lie in it."""
 
     control_dt = 0.1
     time_limit = 30.0
@@ -368,7 +368,7 @@ class ScoopAndDump(Task):
         far, bearing = _towards(sim, place)
         at_hopper = (far < 3.2) & (np.abs(bearing) < 0.5)
         tipping = at_hopper & (lift > 0.5) & (edge[:, 2] > _WALL)
-        full = (loaded >= _FULL) | ((loaded >= _ASKED) & (edge[:, 0] < 7.5))
+        full = (loaded >= _FULL) | ((loaded > _ASKED) & (edge[:, 0] < 7.5))
         carry = full & (pitch > 0.5)
         inside = edge[:, 0] > _MOUTH + 0.3
         deep = (edge[:, 0] > _BACK - 0.35) | ((edge[:, 0] > 8.0) & (speed < 0.4))
