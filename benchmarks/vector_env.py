@@ -42,7 +42,7 @@ def share(task: str, n: int, steps: int) -> dict:
         began = time.perf_counter()
         for t in range(steps):
             ctrl[:] = controls[t]
-            bare.step(None, env._substeps, mujoco.mjtStage.mjSTAGE_VEL.value)
+            bare.step(None, env.sim.substeps(env.task.control_dt), mujoco.mjtStage.mjSTAGE_VEL.value)
         theirs.append(time.perf_counter() - began)
         if not np.array_equal(bare.bind("qpos"), env.sim.qpos):
             raise RuntimeError("the bare engine went elsewhere: the comparison is void")
