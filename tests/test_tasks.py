@@ -11,11 +11,13 @@ from umwelten import registry
 from umwelten.agents.policy import Expert, Random
 from umwelten.envs.env import BatchEnv
 from umwelten.envs.language import NAMES, RGBA, decode
+from umwelten.envs.task import Task
 from umwelten.rollout import rollout
 from umwelten.score import HELD_OUT
 
 NAMES_OF_TASKS = list(registry.members("envs"))
-EPISODES = 100
+EPISODES = {"ScoopAndDump": 20}  # of an expert where a hundred take minutes; 100 of all others
+CHANCES = 50
 # A task either states a return that counts as solved, or has words, an expert and subtasks.
 GROUNDED = [n for n, m in registry.members("envs").items() if m.constants["solved"] is None]
 # what the words can speak of: columns of userdata that choose, and among which geoms they do
@@ -54,6 +56,11 @@ def random(env):
     return Random(env.single_action_space.shape[0])
 
 
+def falls(env):
+    """Whether the body can fall, which ends an episode: it neither rests nor lasts by itself."""
+    return type(env.task).terminated is not Task.terminated
+
+
 def check_rewards(name, episode):
     """In [0, 1]; of a grounded task, success pays more than anything else does."""
     reward, success = episode["reward"][1:], episode["label/success"][1:]
@@ -70,7 +77,7 @@ def check_rewards(name, episode):
 
 @pytest.mark.parametrize("name", GROUNDED)
 def test_the_expert_does_what_is_asked(name):
-    env = BatchEnv(name, EPISODES, labels=True)
+    env = BatchEnv(name, EPISODES.get(name, 100), labels=True)
     episode = run(env, Expert(env))
     done = episode["label/success"][-1]
     assert episode["last"][-1].all() and done.mean() >= 0.95
@@ -84,7 +91,7 @@ def test_the_expert_does_what_is_asked(name):
 
 @pytest.mark.parametrize("name", GROUNDED)
 def test_chance_does_not_do_what_is_asked(name):
-    env = BatchEnv(name, EPISODES, labels=True)
+    env = BatchEnv(name, CHANCES if name not in EPISODES else 8, labels=True)
     episode = run(env, random(env))
     assert episode["label/success"][-1].mean() <= 0.10
     check_rewards(name, episode)
@@ -100,6 +107,8 @@ def test_the_time_limit_is_the_registered_one_and_no_end_of_the_world(name):
     spec = gymnasium.spec(registry.gym_id(registry.find("envs", name)))
     steps = spec.max_episode_steps
     assert steps == round(env.task.time_limit / env.task.control_dt)
+    if falls(env):
+        return
     episode = run(env, random(env))
     assert len(episode["last"]) == steps + 1 and episode["last"][-1].all()
     assert not episode["last"][:-1].any() and not episode["terminal"].any()
@@ -119,6 +128,8 @@ def test_scenes_begin_at_rest_and_nothing_is_inside_another(name):
         data = sim.batch.get_data(i)
         mujoco.mj_forward(sim.batch.get_model(i), data)
         assert data.contact.dist.min(initial=0) > -1e-3
+    if falls(env):
+        return
     before = sim.qpos.copy()
     still = np.zeros((n, len(env.action_spec)))
     for k, component in enumerate(env.action_spec.components):
