@@ -155,7 +155,7 @@ def coloured(white: Tensor, beta: float) -> Tensor:
     frequency. Source: Timmer and Koenig 1995, On generating power law noise, A&A 300, 707.
     """
     h = white.shape[-2]
-    if not beta or h < 3:  # two steps have but one frequency
+    if not beta or h < 3 or not white.numel():  # two steps have but one frequency
         return white
     cycles = torch.arange(h, device=white.device)
     frequency = torch.minimum(cycles, h - cycles).clamp_min(1).to(white.dtype)

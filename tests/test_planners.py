@@ -13,7 +13,7 @@ from umwelten.world_models.model import WorldModel
 SMALL = {
     MPPI: {"horizon": 2, "iterations": 3, "samples": 32, "proposals": 4, "elites": 6},
     CEM: {"horizon": 2, "iterations": 3, "samples": 32, "elites": 6},
-    ICEM: {"horizon": 2, "iterations": 3, "samples": 32, "elites": 6},
+    ICEM: {"horizon": 4, "iterations": 3, "samples": 32, "elites": 6},
     Gradient: {"horizon": 2, "iterations": 3, "samples": 8},
     RandomShooting: {"horizon": 2, "samples": 32},
 }

@@ -243,6 +243,7 @@ def test_no_colour_leaves_the_draws_alone():
     white = torch.randn(3, 5, 2)
     assert coloured(white, 0.0) is white
     assert torch.equal(coloured(white[:, :1], 2.0), white[:, :1])
+    assert coloured(white[:0], 2.0).shape == (0, 5, 2)
 
 
 # ---- the time there is

@@ -163,9 +163,9 @@ def test_what_is_decoded_is_what_is_observed(task):
 
 
 REGRET = {
-    MPPI: ({"elites": 6, "proposals": 0, "temperature": 30.0}, 0.35),
-    CEM: ({"elites": 6}, 0.35),
-    ICEM: ({"elites": 6}, 0.35),
+    MPPI: ({"elites": 6, "proposals": 0, "temperature": 30.0}, 0.5),
+    CEM: ({"elites": 6}, 0.5),
+    ICEM: ({"elites": 6}, 0.5),
     RandomShooting: ({}, 0.8),
 }
 
@@ -192,7 +192,7 @@ def test_planners_regret_little_in_the_truth_and_a_blind_one_much(task):
     regret = {k: ((best - v) / (best - chance)).mean().item() for k, v in earned.items()}
     for kind, (_, most) in REGRET.items():
         assert regret[kind, model] < most, kind
-    assert regret[CEM, blind[1]] > 0.5
+    assert regret[CEM, blind[1]] > 0.7
 
 
 def episode_return(agent, world, seed):
