@@ -26,6 +26,7 @@ def share(task: str, n: int, steps: int) -> dict:
     ctrl = bare.bind("ctrl")
     rng = np.random.default_rng(0)
     actions = rng.uniform(-1, 1, (steps, n, len(env.action_spec))).astype(np.float32)
+    substeps = env.sim.substeps(env.task.control_dt)
     ours, theirs = [], []
     for _ in range(ROUNDS):
         env.reset(seed=0)
@@ -42,7 +43,7 @@ def share(task: str, n: int, steps: int) -> dict:
         began = time.perf_counter()
         for t in range(steps):
             ctrl[:] = controls[t]
-            bare.step(None, env.sim.substeps(env.task.control_dt), mujoco.mjtStage.mjSTAGE_VEL.value)
+            bare.step(None, substeps, mujoco.mjtStage.mjSTAGE_VEL.value)
         theirs.append(time.perf_counter() - began)
         if not np.array_equal(bare.bind("qpos"), env.sim.qpos):
             raise RuntimeError("the bare engine went elsewhere: the comparison is void")
