@@ -46,8 +46,11 @@ def move(
     """
     tip, high = sim.site("tcp"), thing[:, 2]
     aside = distance(tip[:, :2], thing[:, :2])
-    over = distance(goal[:, :2], thing[:, :2]) < 0.012
-    down = there | (over & (high < goal[:, 2] + 0.004))
+    lifted = high > HOVER - 0.04
+    # once it is being lowered it may stray as it is led on, without being lifted again
+    gap = distance(goal[:, :2], thing[:, :2])
+    over = gap < np.where(lifted, 0.012, 0.03)
+    down = there | ((gap < 0.015) & (high < goal[:, 2] + 0.004))
     case = [
         down & grasp | there & (aside < 0.03) & (scene.opening(sim, body) < 0.75),
         there,
@@ -58,10 +61,10 @@ def move(
         tip[:, 2] < HOVER - 0.03,
     ]
     here, above = tip[:, :2], thing[:, :2]
-    lifted = (high > HOVER - 0.04)[:, None]
-    carry = np.where(lifted, here + goal[:, :2] - above, here)
+    along = here + goal[:, :2] - above
+    carry = np.where(lifted[:, None], along, here)
     xy = np.select(
-        [c[:, None] for c in case], [here, here, carry, carry, above, above, here], above
+        [c[:, None] for c in case], [here, here, along, carry, above, above, here], above
     )
     lower = tip[:, 2] + goal[:, 2] - high
     z = np.select(case, [tip[:, 2], HOVER, lower, HOVER, high, high, HOVER], HOVER)

@@ -82,6 +82,7 @@ class Pour(Task):
 
     def spec(self) -> mujoco.MjSpec:
         s = scene.tabletop(self.body, memory=6)
+        s.option.jacobian = mujoco.mjtJacobian.mjJAC_DENSE  # a quarter faster at this size
         for name in _BOWLS:
             vessels.add_bowl(s, name, _BOWL, _DEEP)
         _add_grains(s)
