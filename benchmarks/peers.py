@@ -81,9 +81,12 @@ class Side:
             [str(python), str(Path(call[0]).resolve()), *call[1:], world, kind],
             text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._words,
         )  # fmt: skip
-        self.entry |= self.hear()
-        while kind == "check" and self.well and "check_env" not in self.entry:
+
+    def start(self) -> Side:
+        """Hears what the process tells by itself."""
+        while self.well and not self.entry.keys() & {"dt", "check_env"}:
             self.entry |= self.hear()
+        return self
 
     def hear(self) -> dict:
         """Returns the next line of JSON, or the last words of a process that ended or is silent."""
@@ -127,12 +130,14 @@ class Side:
 
 def row(task: str, name: str, args: argparse.Namespace) -> list[dict]:
     """Returns what all sides of a task's row did, each in its turn, round after round."""
-    sides = [
+    sides = (
         Side(world, kind, args.venvs)
         for world in (f"umwelten/{task}", *LIKE[task].split())
         for kind in ROWS[name][0]
         if kind in KINDS.get(world.partition("/")[0], ANY)
-    ]
+    )
+    # Where the start is timed, one after the other; else all at once.
+    sides = [side.start() for side in (sides if name == "state" else list(sides))]
     for _ in range(args.rounds if name != "check" else 0):
         for side in sides:
             side.take_turn(args.seconds / (1 if name == "vector" else 2))

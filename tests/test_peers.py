@@ -41,7 +41,7 @@ def test_every_world_has_a_maker_and_every_kind_a_row(peers):
 
 
 def test_a_peer_that_is_missing_is_noted_and_starts_nothing(peers, tmp_path):
-    side = peers.Side("envpool/WalkerWalk-v1", "state", tmp_path)
+    side = peers.Side("envpool/WalkerWalk-v1", "state", tmp_path).start()
     side.take_turn(1.0)
     assert side.close() == {
         "world": "envpool/WalkerWalk-v1",
@@ -55,7 +55,7 @@ def test_a_peer_that_fails_leaves_its_last_words_without_a_path(peers, tmp_path)
     python.parent.mkdir(parents=True)
     python.write_text("#!/bin/sh\necho noise\necho 'no such file: /a/deep/place/it' >&2\nexit 3\n")
     python.chmod(0o755)
-    side = peers.Side("envpool/WalkerWalk-v1", "state", tmp_path)
+    side = peers.Side("envpool/WalkerWalk-v1", "state", tmp_path).start()
     side.take_turn(1.0)
     assert side.close()["note"] == "no such file: it"
 
@@ -68,7 +68,7 @@ def test_turns_become_medians_ranges_and_simulated_time(peers, tmp_path):
     lines = "".join(f"read go\necho '{json.dumps(line)}'\n" for line in told).partition("\n")[2]
     python.write_text(f"#!/bin/sh\n{lines}")
     python.chmod(0o755)
-    side = peers.Side("envpool/WalkerWalk-v1", "native", tmp_path)
+    side = peers.Side("envpool/WalkerWalk-v1", "native", tmp_path).start()
     for _ in range(3):
         side.take_turn(0.1)
     entry = side.close()
