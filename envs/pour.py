@@ -74,7 +74,7 @@ class Pour(Task):
 
     control_dt = 0.1
     time_limit = 12.0
-    robots = scene.ARMS
+    robots = ("arm",)  # with the others the script spills
     default_control = "delta_pose"
     camera = "front"
     subtasks = ("approach", "grasp", "carry", "pour", "done")

@@ -15,8 +15,10 @@ import numpy as np
 from .chain import BLACK, block, drum, rod, shape
 
 _LEG = ("hip_pitch", "hip_roll", "hip_yaw", "knee", "ankle_pitch", "ankle_roll")
-_ARM = ("shoulder_pitch", "shoulder_roll", "shoulder_yaw", "elbow")
-_ARM += ("wrist_roll", "wrist_pitch", "wrist_yaw")
+_ARM = (
+    "shoulder_pitch", "shoulder_roll", "shoulder_yaw", "elbow",
+    "wrist_roll", "wrist_pitch", "wrist_yaw",
+)  # fmt: skip
 WAIST = ("waist_yaw", "waist_roll", "waist_pitch")
 LEFT_LEG, RIGHT_LEG = (tuple(f"{side}_{j}" for j in _LEG) for side in ("left", "right"))
 LEFT_ARM, RIGHT_ARM = (tuple(f"{side}_{j}" for j in _ARM) for side in ("left", "right"))
