@@ -239,11 +239,13 @@ def _read(body: list[ast.stmt], constants: dict[str, object]) -> None:
     for node in body:
         if isinstance(node, ast.Assign) and len(node.targets) == 1:
             target = node.targets[0]
-        elif isinstance(node, ast.AnnAssign) and node.value is not None:
+        elif isinstance(node, ast.AnnAssign | ast.AugAssign) and node.value is not None:
             target = node.target
         else:
             continue
-        if isinstance(target, ast.Name):
+        if isinstance(node, ast.AugAssign):
+            constants.pop(getattr(target, "id", ""), None)
+        elif isinstance(target, ast.Name):
             try:
                 constants[target.id] = ast.literal_eval(node.value)
             except ValueError:
