@@ -179,6 +179,7 @@ def offline(folder, source, *arguments):
     return cli.main(["train", *told, f"out={folder}", *arguments])
 
 
+@torch.no_grad()
 def explained(model, data, order=slice(None)):
     """The share of the rewards' variance that a model explains, three steps ahead."""
     batch = data.sample(np.random.default_rng(0), 500, 4)
