@@ -385,7 +385,7 @@ def reward_error(shift):
     step = {"x": x, "first": torch.ones(400, dtype=torch.bool)}
     belief = model.observe(model.start(400), torch.zeros(400, 1), step, g)
     _, reward, _ = model.imagine(belief, action, g)
-    return float((reward - pay(x, action)).abs().mean())
+    return float((reward - pay(x, action)).abs().mean().detach())
 
 
 def test_rewards_are_those_of_the_action_that_earned_them():
