@@ -103,9 +103,11 @@ class Pour(Task):
         _grains(sim)[i] = cup + inside
         for k, side in enumerate((1, -1)):
             sim.mocap_pos[i, 1 + k, :2] = 0.38 + 0.05 * far[k], side * (0.13 + 0.04 * aside[k])
+        which, shapes = int(2 * choices[0]), ("bowl", "bowl", "cup")
+        looks = self.grammar.colours(rng, shapes, [which], drawn=looks, distinct=True)
         paint(sim, i, (*_BOWLS, "cup"), looks)
-        drawn = (int(k * c) for k, c in zip((2, len(self.phrases), 2), choices, strict=True))
-        sim.userdata[i] = [*drawn, *looks]
+        phrase = self.grammar.phrase(choices[1], len(self.phrases))
+        sim.userdata[i] = [which, phrase, int(2 * choices[2]), *looks]
 
     def instruction(self, sim: Sim, i: int) -> str:
         which, phrase, form, *colours = sim.userdata[i].astype(int)
