@@ -16,8 +16,8 @@ from umwelten.rollout import rollout
 from umwelten.score import HELD_OUT
 
 NAMES_OF_TASKS = list(registry.members("envs"))
-EPISODES = {"ScoopAndDump": 20}  # of an expert where a hundred take minutes; 100 of all others
-CHANCES = 50
+EPISODES = {"ScoopAndDump": 20}  # where a hundred take minutes; 100 of all others
+REST = {"ScoopAndDump": 2e-3}  # of rocks of 42 cm; 1e-3 (m, rad) of all others
 # A task either states a return that counts as solved, or has words, an expert and subtasks.
 GROUNDED = [n for n, m in registry.members("envs").items() if m.constants["solved"] is None]
 # what the words can speak of: columns of userdata that choose, and among which geoms they do
@@ -93,7 +93,7 @@ def test_the_expert_does_what_is_asked(name):
 
 @pytest.mark.parametrize("name", GROUNDED)
 def test_chance_does_not_do_what_is_asked(name):
-    env = BatchEnv(name, CHANCES if name not in EPISODES else 8, labels=True)
+    env = BatchEnv(name, EPISODES.get(name, 100), labels=True)
     episode = run(env, random(env))
     assert episode["label/success"][-1].mean() <= 0.10
     check_rewards(name, episode)
@@ -138,7 +138,7 @@ def test_scenes_begin_at_rest_and_nothing_is_inside_another(name):
         still[:, k] = 1.0 if component.name.endswith("gripper") else 0.0  # jaws begin open
     for _ in range(round(0.5 / env.task.control_dt)):
         env.step(still)
-    assert np.abs(sim.qpos - before).max() < 2e-3
+    assert np.abs(sim.qpos - before).max() < REST.get(name, 1e-3)
 
 
 @pytest.mark.parametrize("name", ["Push", "PickPlace"])
