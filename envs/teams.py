@@ -53,7 +53,8 @@ class ParallelEnv(pettingzoo.ParallelEnv):
     if the task has words, and the cameras asked for, which all agents see. `state()` is the world's
     vectors, as one mind would have them, one after another. Infos hold what Env's do.
 
-    task: a Team or its registered name; robot, control, vary, cameras, size: as BatchEnv's.
+    task: a Team or its registered name; robot, control, split, cameras, size, vary: as BatchEnv's.
+    labels: the world's ground truth, `label/<key>`, in the infos of all agents.
     max_cycles: control steps of an episode, default the task's limit, -1 for none.
     Raises ValueError for a task that has no agents, UnknownName for a name that nothing has.
     """
@@ -64,15 +65,17 @@ class ParallelEnv(pettingzoo.ParallelEnv):
         *,
         robot: str | Body | None = None,
         control: str | None = None,
+        split: str = "all",
         cameras: tuple[str, ...] = (),
         size: tuple[int, int] = (64, 64),
+        labels: bool = False,
         vary: Ranges | Sequence[str] = (),
         max_cycles: int | None = None,
         render_mode: str | None = None,
     ):
         self.world = BatchEnv(
-            task, 1, robot=robot, control=control,
-            nthread=1, cameras=cameras, size=size, vary=vary, max_episode_steps=max_cycles,
+            task, 1, robot=robot, control=control, split=split, nthread=1, cameras=cameras,
+            size=size, labels=labels, vary=vary, max_episode_steps=max_cycles,
             autoreset_mode=AutoresetMode.DISABLED, render_mode=render_mode,
         )  # fmt: skip
         self.task = self.world.task
@@ -202,8 +205,10 @@ def parallel_env(
     *,
     robot: str | Body | None = None,
     control: str | None = None,
+    split: str = "all",
     cameras: tuple[str, ...] = (),
     size: tuple[int, int] = (64, 64),
+    labels: bool = False,
     vary: Ranges | Sequence[str] = (),
     max_cycles: int | None = None,
     render_mode: str | None = None,
@@ -213,8 +218,8 @@ def parallel_env(
     Arguments and errors are ParallelEnv's.
     """
     return ParallelEnv(
-        task, robot=robot, control=control, cameras=cameras, size=size, vary=vary,
-        max_cycles=max_cycles, render_mode=render_mode,
+        task, robot=robot, control=control, split=split, cameras=cameras, size=size,
+        labels=labels, vary=vary, max_cycles=max_cycles, render_mode=render_mode,
     )  # fmt: skip
 
 
@@ -223,8 +228,10 @@ def env(
     *,
     robot: str | Body | None = None,
     control: str | None = None,
+    split: str = "all",
     cameras: tuple[str, ...] = (),
     size: tuple[int, int] = (64, 64),
+    labels: bool = False,
     vary: Ranges | Sequence[str] = (),
     max_cycles: int | None = None,
     render_mode: str | None = None,
@@ -235,7 +242,7 @@ def env(
     """
     return parallel_to_aec(
         ParallelEnv(
-            task, robot=robot, control=control, cameras=cameras, size=size, vary=vary,
-            max_cycles=max_cycles, render_mode=render_mode,
+            task, robot=robot, control=control, split=split, cameras=cameras, size=size,
+            labels=labels, vary=vary, max_cycles=max_cycles, render_mode=render_mode,
         )
     )  # fmt: skip

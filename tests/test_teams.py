@@ -12,6 +12,7 @@ from umwelten import registry
 from umwelten.envs import fleet, pair, teams
 from umwelten.envs.env import BatchEnv
 from umwelten.envs.language import NAMES, RGBA
+from umwelten.envs.splits import HELD_COLOURS
 from umwelten.envs.teams import Team, env, parallel_env
 from umwelten.score import HELD_OUT
 
@@ -193,6 +194,16 @@ def test_noise_comes_to_each_agent_and_cameras_to_all():
     assert not np.allclose(off["runner_0"], off["runner_1"])
     pictures = [seen[a]["rgb/yard"] for a in plain.agents]
     assert all(np.array_equal(p, pictures[0]) for p in pictures) and pictures[0].std() > 5
+
+
+def test_agents_hear_of_held_out_colours_and_of_the_truth():
+    told = {}
+    for split in ("train", "test_colours"):
+        world = parallel_env("handover", split=split, labels=True)
+        infos = [world.reset(seed=s)[1][world.agents[0]] for s in range(12)]
+        told[split] = [any(c in i["instruction"] for c in HELD_COLOURS) for i in infos]
+        assert all(i["label/subtask"] == 0 and i["label/pose"].ndim == 2 for i in infos)
+    assert all(told["test_colours"]) and not any(told["train"])
 
 
 # ---- tasks
