@@ -19,6 +19,7 @@ def make_env(
     physics: bool = False,
     action_repeat: int = 1,
     render_mode: str | None = None,
+    autoreset_mode: str = "NextStep",
     world: Mapping | None = None,
 ):
     """Returns the BatchEnv of a task; ConfigError where its arguments do not fit together.
@@ -31,6 +32,7 @@ def make_env(
     own = {
         "cameras": tuple(cameras), "size": size, "labels": labels, "physics": physics,
         "action_repeat": action_repeat, "render_mode": render_mode,
+        "autoreset_mode": autoreset_mode,
     }  # fmt: skip
     config.check_kwargs(BatchEnv, given, "world")
     if twice := own.keys() & given.keys():
@@ -98,6 +100,17 @@ def make_planner(planner: Mapping, model, explore: bool = False):
         return kind(model, **given)
 
 
+def make_learner(learner: Mapping, env, *, device: str = "cpu", seed: int = 0):
+    """Returns the learner that `learner` names, over a world; the rest are its settings."""
+    name = learner.get("name", "sac")
+    kind = registry.load("agents", name)
+    if not hasattr(kind, "go_on"):
+        raise config.ConfigError(f"{name} does not learn by itself; learners are ppo, sac, td3")
+    given = {k: v for k, v in learner.items() if k != "name"}
+    with _refusing():
+        return kind(env, given, seed, pick_device(device))
+
+
 @contextmanager
 def _refusing() -> Iterator[None]:
     """Turns what a constructor refuses into a ConfigError."""
@@ -117,13 +130,15 @@ def world_of(
     """
     given = dict(world or {})
     if run:
-        told = _told(Path(run))
+        told = config_of(run)
         action_repeat, given = told["action_repeat"], {**(told.get("world") or {}), **given}
         cameras = tuple(dict.fromkeys((*told["cameras"], *cameras)))
     return {"action_repeat": action_repeat, "cameras": tuple(cameras), "world": given}
 
 
-def _told(path: Path) -> dict:
+def config_of(run: str | Path) -> dict:
+    """Returns the config of a training run; ConfigError if the folder holds none."""
+    path = Path(run)
     if not (path / "config.yaml").exists():
         raise config.ConfigError(f"{path} holds no run (no config.yaml); train one with out={path}")
     return config.load(path / "config.yaml")
@@ -135,7 +150,7 @@ def restore(run: str | Path, env, device: str = "cpu"):
     Raises ConfigError if the folder holds no run, no whole checkpoint, or another task's.
     """
     path = Path(run)
-    told = _told(path)
+    told = config_of(path)
     found = checkpoint.latest(path / "checkpoints")
     if found is None:
         raise config.ConfigError(f"{path} has no whole checkpoint yet; go on training it")
