@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -317,6 +318,14 @@ class Episodes:
         Uniform over all windows that lie inside one episode and hold no invalid step; a function of
         the generator's state and of the episodes alone. Raises ValueError if there is no window.
         """
+        return self.read(self.draw(rng, b, t), t)
+
+    def draw(self, rng: np.random.Generator, b: int, t: int) -> np.ndarray:
+        """Draws what `sample` would: the place, (b,) int64, where each window begins.
+
+        A step's place is its number among the steps of all shards, in the order in which they were
+        found; it never changes, and views of a split share it.
+        """
         ends = self._ends(t)
         total = int(ends[-1]) if len(ends) else 0
         if total == 0:
@@ -326,7 +335,19 @@ class Episodes:
             )
         draw = rng.integers(0, total, b)
         run = np.searchsorted(ends, draw, side="right")
-        return self._store.read(self._run_stop[run] - t - (ends[run] - 1 - draw), t)
+        return self._run_stop[run] - t - (ends[run] - 1 - draw)
+
+    def read(self, places: np.ndarray, t: int) -> dict[str, np.ndarray]:
+        """Returns the windows of t steps that begin at places (b,), `{key: (b, t, ...)}`."""
+        return self._store.read(places, t)
+
+    def pieces(self, begin: int = 0) -> Iterator[dict[str, np.ndarray]]:
+        """Yields the steps of each shard from the `begin`-th on, `{key: (steps, ...)}`, uncopied.
+
+        Laid end to end they are in the order of their places; those of other views are among them.
+        """
+        for s in range(begin, len(self._store.shards)):
+            yield {key: self._store.shard(key, s) for key in self.keys}
 
     def windows(self, size: int, stride: int) -> np.ndarray:
         """Returns all windows in order, `(windows, 2)` int64: episode and first step.

@@ -15,12 +15,19 @@ import torch
 
 from . import checkpoint
 from .episodes import Episodes, Recorder, set_aside
+from .replay import Replay
 from .rollout import rollout
 from .run import Run
 
+ALWAYS = ("action", "reward", "first", "last", "terminal", "valid")  # whatever a learner reads
+
 
 class Learner(Protocol):
-    """What can be trained: any object with these (a world model, a policy)."""
+    """What can be trained: any object with these (a world model, a policy).
+
+    Where it has `keys`, the observations that it reads, batches hold these and ALWAYS alone; else
+    all that was recorded. `place` (b,) comes as well: see `Replay`.
+    """
 
     window: int  # steps of a window
     batch_size: int  # windows of a batch
@@ -87,7 +94,7 @@ def train(
     loop = _Loop(learner, run, sources, env, policy, seed)
     loop.resume()
     p, mark = loop.progress, "update" if env is None else "step"
-    with _Interrupt() as interrupt:
+    with Interrupt() as interrupt:
         for kind in loop.run(steps, ratio, seed_steps, pretrain):
             if watch:
                 watch(p, loop.metrics)
@@ -105,10 +112,10 @@ def train(
     return p
 
 
-class _Interrupt:
+class Interrupt:
     """Holds Ctrl-C and SIGTERM back until an atom is done; a second one acts at once."""
 
-    def __enter__(self) -> _Interrupt:
+    def __enter__(self) -> Interrupt:
         self.caught = False
         self._before = {}
         if threading.current_thread() is threading.main_thread():
@@ -185,14 +192,15 @@ class _Loop:
             )  # fmt: skip
 
     def update(self) -> None:
+        learner = self.learner
         if self.data is None:
-            self.data = Episodes(self._paths)
+            keys = getattr(learner, "keys", None)
+            keys = keys and tuple(dict.fromkeys((*keys, *ALWAYS)))
+            self.data = Replay(Episodes(self._paths, keys), learner.device)
         elif self.recorder is not None:
             self.data.refresh()
-        batch = self.data.sample(self.rng, self.learner.batch_size, self.learner.window)
-        device = self.learner.device
-        tensors = {k: torch.from_numpy(v).to(device) for k, v in batch.items()}
-        self.metrics = self.learner.update(tensors)
+        batch = self.data.sample(self.rng, learner.batch_size, learner.window)
+        self.metrics = learner.update(batch)
         self.progress.updates += 1
 
     def log(self) -> None:
