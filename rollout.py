@@ -44,7 +44,7 @@ class Rollout(Iterator[Step]):
         n = env.num_envs
         self.seeds = _row_seeds(seed, n)
         self.finished = np.zeros(n, np.int64)  # episodes of each row
-        self._low, self._high = space.low, space.high
+        self._low, self._high = env.action_space.low, env.action_space.high  # of each row
         self._tick = 1 / env.metadata.get("render_fps", 1)
         self._steps = np.zeros(n)
         self._step: Step | None = None
