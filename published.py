@@ -1,0 +1,81 @@
+"""Published: the official learning curves of our models' authors, and a return held beside them.
+
+The numbers lie in assets/official/, made by benchmarks/official.py from the authors' own files;
+a file that is not the one that was made is refused. It knows nothing of runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent / "assets" / "official"
+DIGESTS = {  # as benchmarks/official.py printed them
+    "tdmpc2": "d4d66d61132740bd7cbddf065ffc8abf6eea8f65ff9884ffa239d65b1b4a3f19",
+    "dreamer_v3": "5c20ffdfdc5c0d5adf0fda56214e2a4d7cb3c63c0993992da9dcff53c23086e2",
+}
+SLACK = 30.0  # 3 % of the greatest return, 1000, below the official range
+NEAR = 0.05  # of an official budget: one that is no further off is the same
+GOOD = ("above", "match", "pass")
+
+
+class ChangedNumbers(ValueError):
+    """A file of official numbers is not the one that was made."""
+
+
+@lru_cache
+def load(model: str) -> dict:
+    """Returns the official file of a model; {} where its authors published none.
+
+    Raises ChangedNumbers where the file differs from the one that was made.
+    """
+    if model not in DIGESTS:
+        return {}
+    path = FOLDER / f"{model}.json"
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != DIGESTS[model]:
+        raise ChangedNumbers(
+            f"{path.name} holds other numbers than were made; make it anew with "
+            "benchmarks/official.py, or restore it"
+        )
+    return json.loads(content)
+
+
+def curve(model: str, task: str, pixels: bool = False) -> dict | None:
+    """Returns a task's `steps`, the `seeds`' returns and perhaps a `rerun`, or None."""
+    table = load(model).get("tables", {}).get("pixels" if pixels else "state", {})
+    return table.get(task)
+
+
+def span(curve: dict, i: int) -> tuple[float, float]:
+    """Returns the least and the greatest of the seeds and of the rerun's bounds at budget i."""
+    values = [seed[i] for seed in curve["seeds"].values()]
+    again = curve.get("rerun", {"steps": []})
+    if curve["steps"][i] in again["steps"]:
+        j = again["steps"].index(curve["steps"][i])
+        values += [again["low"][j], again["high"][j]]
+    return min(values), max(values)
+
+
+def compare(curve: dict, env_steps: int, value: float) -> dict:
+    """Returns how a mean return after `env_steps` stands to an official curve.
+
+    `verdict`: "match" within the range of the official seeds and of the rerun at that budget,
+    "above" it, "pass" less than 3 % of 1000 below it, "below" it; `budget` says at which. Where
+    there is no figure at that budget the next later one is looked at: it may be reached early, but
+    not to reach it yet is no failure: "no official figure at this budget".
+    """
+    later = [s for s in curve["steps"] if s > 0 and s * (1 + NEAR) >= env_steps]
+    nothing = {"verdict": "no official figure at this budget", "env_steps": env_steps}
+    if not later:
+        return nothing | {"return": value}
+    budget = min(later)
+    low, high = span(curve, curve["steps"].index(budget))
+    early = env_steps < budget * (1 - NEAR)
+    verdict = "above" if value > high else "match" if value >= low else "pass"
+    if value < low - SLACK:
+        verdict = nothing["verdict"] if early else "below"
+    found = {"verdict": verdict, "env_steps": env_steps, "budget": budget, "early": early}
+    return found | {"return": value, "low": low, "high": high}
