@@ -362,13 +362,21 @@ def truncated_normal(shape: tuple[int, ...], rng: torch.Generator, std: float = 
 
 
 def squashed_gaussian(
-    mean: Tensor, raw: Tensor, noise: Tensor, low: float = -10.0, high: float = 2.0
+    mean: Tensor,
+    raw: Tensor,
+    noise: Tensor,
+    low: float = -10.0,
+    high: float = 2.0,
+    mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Returns tanh(mean + std noise) and the log density before the tanh.
 
-    mean, raw, noise: (..., nu); log std = low + (high - low) (tanh(raw) + 1) / 2. Returns the
-    actions (..., nu) in [-1, 1] and the densities (...).
+    mean, raw, noise: (..., nu); log std = low + (high - low) (tanh(raw) + 1) / 2. Where `mask`
+    (..., nu) is 0, so are the mean, the log std and the noise. Returns the actions (..., nu) in
+    [-1, 1] and the densities (...).
     """
     log_std = low + 0.5 * (high - low) * (torch.tanh(raw) + 1)
+    if mask is not None:
+        mean, log_std, noise = mean * mask, log_std * mask, noise * mask
     density = (-0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
     return torch.tanh(mean + noise * log_std.exp()), density
