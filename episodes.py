@@ -326,8 +326,7 @@ class Episodes:
         A step's place is its number among the steps of all shards, in the order in which they were
         found; it never changes, and views of a split share it.
         """
-        ends = self._ends(t)
-        total = int(ends[-1]) if len(ends) else 0
+        ends, total = self._ends(t), self.count(t)
         if total == 0:
             raise ValueError(
                 f"no window of {t} valid steps in {len(self)} episodes (longest: "
@@ -336,6 +335,11 @@ class Episodes:
         draw = rng.integers(0, total, b)
         run = np.searchsorted(ends, draw, side="right")
         return self._run_stop[run] - t - (ends[run] - 1 - draw)
+
+    def count(self, t: int) -> int:
+        """Returns how many windows of t steps `draw` chooses from."""
+        ends = self._ends(t)
+        return int(ends[-1]) if len(ends) else 0
 
     def read(self, places: np.ndarray, t: int) -> dict[str, np.ndarray]:
         """Returns the windows of t steps that begin at places (b,), `{key: (b, t, ...)}`."""
