@@ -6,7 +6,9 @@ import json
 import math
 import signal
 import threading
+import time
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,6 +17,7 @@ import torch
 
 from . import checkpoint
 from .episodes import Episodes, Recorder, set_aside
+from .parallel import ALONE
 from .replay import Replay
 from .rollout import rollout
 from .run import Run
@@ -26,13 +29,15 @@ class Learner(Protocol):
     """What can be trained: any object with these (a world model, a policy).
 
     Where it has `keys`, the observations that it reads, batches hold these and ALWAYS alone; else
-    all that was recorded. `place` (b,) comes as well: see `Replay`.
+    all that was recorded. `place` (b,) comes as well: see `Replay`. Where it has a `share` of
+    several processes, it is given its part of each batch and averages its gradients: see `Share`.
     """
 
     window: int  # steps of a window
     batch_size: int  # windows of a batch
     device: torch.device
 
+    def io_contract(self): ...  # what it takes and tells: a world_models.contract.Contract
     def update(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]: ...
     def checkpoint(self) -> dict[str, torch.Tensor]: ...
     def restore(self, tensors: dict[str, torch.Tensor]) -> None: ...
@@ -89,7 +94,7 @@ def train(
     number of threads, a killed and resumed training equals an uninterrupted one bit for bit.
 
     Raises NotFinite when a metric is not finite where it is logged or would be saved, and
-    ValueError if there is nothing to learn from.
+    ValueError if there is nothing to learn from, or not what the learner's contract says.
     """
     loop = _Loop(learner, run, sources, env, policy, seed)
     loop.resume()
@@ -124,9 +129,10 @@ class Interrupt:
         return self
 
     def _catch(self, number: int, frame) -> None:
-        if self.caught:
+        now = time.monotonic()
+        if self.caught and now - self.caught > 1:
             raise KeyboardInterrupt
-        self.caught = True
+        self.caught = self.caught or now
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
@@ -138,6 +144,7 @@ class _Loop:
 
     def __init__(self, learner, run, sources, env, policy, seed):
         self.learner, self.run_folder, self.env = learner, run, env
+        self.share = getattr(learner, "share", ALONE)
         self.progress, self.metrics, self.judged = Progress(), {}, 0
         self.saved: int | None = None  # atoms of the newest checkpoint
         root = np.random.SeedSequence(seed)
@@ -153,6 +160,15 @@ class _Loop:
             raise ValueError("nothing to learn from: give a world, or folders of episodes")
         self._sources, self._paths = bool(sources), paths
         self.data = None
+
+    @contextmanager
+    def leading(self):
+        """Has the other processes follow as long as the block lasts."""
+        self.share.agree(self.learner)
+        try:
+            yield
+        finally:
+            self.share.dismiss()
 
     def run(self, steps: int, ratio: float, seed_steps: int, pretrain: int):
         """Yields "update" or "step" after each atom, until `steps` are done."""
@@ -200,7 +216,7 @@ class _Loop:
         elif self.recorder is not None:
             self.data.refresh()
         batch = self.data.sample(self.rng, learner.batch_size, learner.window)
-        self.metrics = learner.update(batch)
+        self.metrics = learner.update(self.share.hand_out(batch))
         self.progress.updates += 1
 
     def log(self) -> None:
@@ -224,7 +240,7 @@ class _Loop:
         if p.atoms == self.saved:  # it is there, and replacing it would risk it
             return
         self.check()
-        arrays, shards = {}, []
+        arrays, shards, contract = {}, [], self.learner.io_contract()
         if self.recorder is not None:
             self.recorder.flush()
             shards = self.recorder.names()
@@ -233,6 +249,7 @@ class _Loop:
         state = {
             "schema": 1, "progress": vars(p), "judged": self.judged, "shards": shards,
             "rng": _plain(self.rng.bit_generator.state), "threads": torch.get_num_threads(),
+            "contract": contract.plain(), "fingerprint": contract.fingerprint,
         }  # fmt: skip
         checkpoint.save(
             self.run_folder.checkpoints, p.atoms,
@@ -249,6 +266,7 @@ class _Loop:
                 self.recorder = Recorder(self.recorder.path, {"fingerprint": self.env.fingerprint})
             return
         tensors, arrays, state = checkpoint.load(path)
+        self.learner.io_contract().require(state.get("contract"), path)
         self.learner.restore(tensors)
         vars(self.progress).update(state["progress"])
         self.judged = state["judged"]

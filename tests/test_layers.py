@@ -29,11 +29,12 @@ ROOF |= {"video", "card", "probe", "pictures"}
 MAY = {  # what a room, or a file beside the rooms, may import beyond its own room
     "__init__": {"registry"},
     "agents": {"nets", "blocks", "laprop", "registry", "world_models.model"},
-    "world_models": {"nets", "blocks", "laprop", "registry"},
+    "world_models": {"nets", "blocks", "laprop", "parallel", "registry"},
     "envs": {"robots", "registry"},
     "robots": {"registry"},
-    "learn": {"episodes", "replay", "rollout", "checkpoint", "run"},
+    "learn": {"episodes", "parallel", "replay", "rollout", "checkpoint", "run"},
     "replay": {"episodes"},
+    "parallel": set(),
     "convert": {"episodes"},
     "episodes": {"shards"},
     "rollout": set(),
@@ -46,7 +47,8 @@ MAY = {  # what a room, or a file beside the rooms, may import beyond its own ro
     "kernels": set(),
     "registry": set(),
 }
-TORCH_SIDE = {"agents", "world_models", "nets", "blocks", "laprop", "kernels", "learn", "replay"}
+TORCH_SIDE = {"agents", "world_models", "nets", "blocks", "laprop", "kernels"}
+TORCH_SIDE |= {"learn", "parallel", "replay"}
 LONG, WALL, FUNCTION = 200, 500, 60
 ODD = re.compile(r"Base|Manager|Util|Helper|Factory|Common")
 CODE_IN_FILES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
+from ..parallel import ALONE, Share
 
 Belief = dict[str, Tensor]
 
@@ -24,6 +25,7 @@ class WorldModel(nn.Module, ABC):
     discount: float  # of one imagined step
     device: torch.device
     differentiable: bool = False  # whether imagine and value let gradients through to actions
+    share: Share = ALONE  # of a batch, where several processes learn as one
 
     @abstractmethod
     def start(self, n: int) -> Belief:
