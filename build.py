@@ -59,10 +59,11 @@ def pick_device(name: str):
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def make_model(model: Mapping, env, *, device: str = "cpu", seed: int = 0):
+def make_model(model: Mapping, env, device: str = "cpu", seed: int = 0, share=None):
     """Returns the world model that `model` names, sized by the env's spaces.
 
     model: `name` and the keywords that differ from the signature; `simulator` plans in the truth.
+    share: this process's of a batch, where several learn as one.
     """
     name = model.get("name", "tdmpc2")
     kind = registry.load("world_models", name)
@@ -75,7 +76,10 @@ def make_model(model: Mapping, env, *, device: str = "cpu", seed: int = 0):
     defaults = {"episode_length": round(steps), "seed": seed, "device": pick_device(device)}
     nu = env.single_action_space.shape[0]
     with _refusing():
-        return kind(env.single_observation_space, nu, **defaults | given)
+        made = kind(env.single_observation_space, nu, **defaults | given)
+        if share is not None:
+            share.adopt(made)
+        return made
 
 
 def make_planner(planner: Mapping, model, explore: bool = False):

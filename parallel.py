@@ -7,6 +7,7 @@ parameters.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -43,6 +44,7 @@ class Share:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
         dist.init_process_group(backend, timeout=PATIENCE)
+        atexit.register(dist.destroy_process_group)
         return cls(dist.get_rank(), dist.get_world_size(), "cuda" if gpu else "cpu")
 
     @property

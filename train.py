@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -64,13 +65,18 @@ def train(
     from rich.console import Console
 
     from .learn import NotFinite
+    from .parallel import Share
 
     folder = Path(out or f"runs/{task}-{agent}-{seed}")
     told |= {"model": dict(model or {}), "planner": dict(planner or {}), "world": dict(world or {})}
     console = Console()
+    share = Share.join(device)
+    if not share.leads:
+        _follow(told, threads, share)
+        return 0
     try:
         with open_run(folder, told) as run, bar(console, steps, offline) as watch:
-            summary = run_training(run, told, threads, watch)
+            summary = run_training(run, told, threads, watch, share)
     except NotFinite as error:
         console.print(f"stopped: {error}", soft_wrap=True, markup=False)
         return 1
@@ -79,9 +85,10 @@ def train(
     return 0
 
 
-def run_training(run, told: dict, threads: int = 0, watch=None) -> dict:
+def run_training(run, told: dict, threads: int = 0, watch=None, share=None) -> dict:
     """Trains as the config `told` says, in an open Run; returns where it stands at the end.
 
+    share: this process's of a batch, where it leads others that learn with it.
     The config is the run's once everything that it names could be built. Raises ConfigError for
     what cannot be, and learn.NotFinite.
     """
@@ -89,9 +96,8 @@ def run_training(run, told: dict, threads: int = 0, watch=None) -> dict:
 
     from . import build, card, config, learn
     from .agents.policy import Warmup
-    from .envs.sim import cpus
 
-    torch.set_num_threads(threads or cpus())
+    torch.set_num_threads(threads or _cpus())
     if told["offline"] and not told["sources"]:
         raise config.ConfigError("offline=true learns from sources alone; give sources=[FOLDER]")
     for source in told["sources"]:
@@ -99,7 +105,7 @@ def run_training(run, told: dict, threads: int = 0, watch=None) -> dict:
             raise config.ConfigError(f"no folder {source} to learn from; collect episodes into it")
     options = {k: told[k] for k in ("action_repeat", "cameras", "world")}
     env = build.make_env(told["task"], told["n"], **options)
-    model = build.make_model(told["model"], env, device=told["device"], seed=told["seed"])
+    model = _model(told, env, share)
     length = round(env.task.time_limit / env.task.control_dt / told["action_repeat"])
     warm = told["seed_steps"] if told["seed_steps"] >= 0 else max(1000, 5 * length)
     actor = build.make_planner(told["planner"], model, explore=True)
@@ -117,6 +123,32 @@ def run_training(run, told: dict, threads: int = 0, watch=None) -> dict:
     )  # fmt: skip
     card.write(run.path, told, env, progress, run.metrics())
     return {"updates": progress.updates, "env_steps": progress.env_steps}
+
+
+def _follow(told: dict, threads: int, share) -> None:
+    """Learns from what the leading process hands out, with a model like its own."""
+    import torch
+
+    from . import build, config, learn
+
+    if told.get("learner"):
+        raise config.ConfigError("learners learn in one process; start this without torchrun")
+    torch.set_num_threads(threads or _cpus())
+    options = {k: told[k] for k in ("action_repeat", "cameras", "world")}
+    learn.follow(_model(told, build.make_env(told["task"], 1, **options), share))
+
+
+def _model(told: dict, env, share):
+    from . import build
+
+    return build.make_model(told["model"], env, told["device"], told["seed"], share)
+
+
+def _cpus() -> int:
+    """Returns how many processors are this process's, of those that torchrun started here."""
+    from .envs.sim import cpus
+
+    return max(1, cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def _scorer(told: dict, model, options: dict):
