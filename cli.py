@@ -15,6 +15,7 @@ VERBS = {  # verb: the file beside this one that holds the function of that name
     "collect": "collect",
     "train": "train",
     "score": "score",
+    "probe": "probe",
     "play": "collect",
     "list": "cli",
     "doctor": "doctor",
