@@ -151,7 +151,8 @@ def config_of(run: str | Path) -> dict:
 def restore(run: str | Path, env, device: str = "cpu"):
     """Returns (model, config) of a training run, with the weights of its newest checkpoint.
 
-    Raises ConfigError if the folder holds no run, no whole checkpoint, or another task's.
+    Raises ConfigError if the folder holds no run, no whole checkpoint, or one of another task or
+    contract.
     """
     path = Path(run)
     told = config_of(path)
@@ -161,7 +162,10 @@ def restore(run: str | Path, env, device: str = "cpu"):
     if registry.find("envs", told["task"]).name != type(env.task).__name__:
         raise config.ConfigError(f"{path} learnt {told['task']}, not {type(env.task).__name__}")
     model = make_model(told["model"], env, device=device, seed=told["seed"])
-    model.restore(checkpoint.load(found)[0])
+    tensors, _, state = checkpoint.load(found)
+    with _refusing():
+        model.io_contract().require(state.get("contract"), run)
+        model.restore(tensors)
     return model, told
 
 

@@ -80,6 +80,8 @@ def train(
     except NotFinite as error:
         console.print(f"stopped: {error}", soft_wrap=True, markup=False)
         return 1
+    except ContractError as refusal:
+        raise ConfigError(str(refusal)) from refusal
     done = f"{summary['updates']} updates, {summary['env_steps']} decisions: {folder}"
     console.print(done, soft_wrap=True, markup=False)
     return 0

@@ -146,9 +146,6 @@ def test_what_cannot_be_is_refused():
         with pytest.raises(ValueError, match=text):
             small(**wrong)
     assert small(episode_length=4, batch_length=64).window == 4
-    model = small()
-    with pytest.raises(ValueError, match="sample t=5"):
-        model.update({k: v[:, :4] for k, v in windows(model).items()})
 
 
 # ---- as a world model
@@ -382,38 +379,10 @@ def test_updates_move_everything_and_the_slow_critic_by_one_fiftieth():
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_an_update_draws_from_its_own_generator():
-    one, two = small(), small()
-    torch.manual_seed(1)
-    first = one.update(windows(one))
-    torch.manual_seed(2)
-    before = torch.get_rng_state()
-    second = two.update(windows(two))
-    assert torch.equal(torch.get_rng_state(), before)
-    assert equal(first, second) and equal(one.checkpoint(), two.checkpoint())
-    third = small(seed=1)
-    assert not equal(third.update(windows(third)), first)
-
-
-def test_a_restored_model_goes_on_bit_for_bit():
-    one, two = small(warmup=4), small(warmup=4, seed=9)
-    for i in range(3):
-        one.update(windows(one, seed=i))
-    saved = one.checkpoint()
-    assert all(v.is_contiguous() and v.device.type == "cpu" for v in saved.values())
-    two.update(windows(two))
-    two.restore(saved)
-    for i in range(3):
-        assert equal(one.update(windows(one, seed=i)), two.update(windows(two, seed=i)))
-    assert equal(one.checkpoint(), two.checkpoint())
-    assert not equal(saved, one.checkpoint())
-    for wrong, text in (
-        ({k: v for k, v in saved.items() if k != "model/return_scale.ends"}, "differ in"),
-        (saved | {"model/other": torch.zeros(1)}, "differ in"),
-        (saved | {"model/return_scale.ends": torch.zeros(3)}, "has shape"),
-    ):
-        with pytest.raises(ValueError, match=text):
-            two.restore(wrong)
+def test_another_seed_draws_otherwise():
+    one, two = small(), small(seed=1)
+    two.load_state_dict(one.state_dict())
+    assert not equal(one.update(windows(one)), two.update(windows(two)))
 
 
 # ---- what it learns

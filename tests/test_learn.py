@@ -20,6 +20,7 @@ from umwelten.episodes import Episodes, Recorder
 from umwelten.learn import NotFinite, train
 from umwelten.rollout import rollout
 from umwelten.run import Run
+from umwelten.world_models.contract import Contract, ContractError, Spec
 
 
 class Tiny:
@@ -31,6 +32,9 @@ class Tiny:
         self.w = torch.zeros(5)
         self.chance = torch.Generator().manual_seed(3)
         self.batches = []
+
+    def io_contract(self):
+        return Contract({}, Spec((4,)), {}, {}, self.window)
 
     def update(self, batch):
         assert batch["valid"].all() and batch["reward"].shape == (6, 4)
@@ -270,6 +274,27 @@ def test_rewards_in_windows_answer_the_action_before(tmp_path):
     assert np.corrcoef(moved, commanded)[0, 1] > 0.95
     late = (action[:, 1:] * 0.02 + 0.02 - jaws[:, :-1]).flatten()
     assert np.corrcoef(moved, late)[0, 1] < 0.9  # though actions resemble their neighbours
+
+
+class Wider(Tiny):
+    """Takes one component of an action more than Tiny does."""
+
+    def io_contract(self):
+        return Contract({}, Spec((5,)), {}, {}, self.window)
+
+
+def test_a_checkpoint_of_another_contract_is_refused_with_the_reason(tmp_path):
+    source, folder = record(tmp_path / "data"), tmp_path / "run"
+    learner, _ = offline(folder, (source,), steps=3)
+    path = checkpoint.latest(folder / "checkpoints")
+    tensors, arrays, state = checkpoint.load(path)
+    assert state["fingerprint"] == learner.io_contract().fingerprint
+    with pytest.raises(ContractError, match=r"action\.shape was \[4\] and is \[5\]; build the"):
+        offline(folder, (source,), Wider(), steps=4)
+    del state["contract"]
+    checkpoint.save(path.parent, 3, tensors, arrays, state)
+    with pytest.raises(ContractError, match="says nothing of its contract"):
+        offline(folder, (source,), steps=4)
 
 
 # ---- interruptions

@@ -79,7 +79,7 @@ def test_a_belief_is_the_steps_physics_whatever_was_believed_before():
     assert model.nu == 1 and model.discount == 0.9
     start = model.start(5)
     assert start["physics"].shape == (5, 3) and start["physics"].dtype == torch.float64
-    step = {"physics": torch.rand(5, 3).double()}
+    step = {"physics": torch.rand(5, 3).double(), "first": torch.zeros(5, dtype=torch.bool)}
     assert torch.equal(
         model.observe(start, torch.ones(5, 1), step, None)["physics"], step["physics"]
     )
@@ -213,6 +213,7 @@ class Blind:
     def __init__(self, env):
         self.env, self.num_envs = env, env.num_envs
         self.single_action_space, self.physics = env.single_action_space, env.physics
+        self.look = env.look
 
     def branch(self, physics, action):
         after, reward, ended = self.env.branch(physics, action)

@@ -305,49 +305,10 @@ def test_one_update_moves_everything_and_the_target_by_one_hundredth():
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_an_update_draws_from_its_own_generator():
-    one, two = small(), small()
-    torch.manual_seed(1)
-    first = one.update(windows(one))
-    torch.manual_seed(2)
-    before = torch.get_rng_state()
-    second = two.update(windows(two))
-    assert torch.equal(torch.get_rng_state(), before)
-    assert equal(first, second) and equal(one.checkpoint(), two.checkpoint())
-    third = small(seed=1)
-    assert not equal(third.update(windows(third)), first)
-
-
-def test_windows_of_another_length_are_refused():
-    model = small()
-    batch = {k: v[:, :3] for k, v in windows(model).items()}
-    with pytest.raises(ValueError, match="sample t=4"):
-        model.update(batch)
-
-
-def test_a_restored_model_goes_on_bit_for_bit():
-    one, two = small(episodic=True), small(episodic=True, seed=9)
-    for i in range(3):
-        one.update(windows(one, seed=i))
-    saved = one.checkpoint()
-    assert all(v.is_contiguous() and v.device.type == "cpu" for v in saved.values())
-    two.update(windows(two))
-    two.restore(saved)
-    for i in range(3):
-        assert equal(one.update(windows(one, seed=i)), two.update(windows(two, seed=i)))
-    assert equal(one.checkpoint(), two.checkpoint())
-    assert not equal(saved, one.checkpoint())
-
-
-def test_a_checkpoint_of_another_model_is_refused():
-    model = small()
-    saved = model.checkpoint()
-    with pytest.raises(ValueError, match="differ in"):
-        model.restore({k: v for k, v in saved.items() if k != "model/scale"})
-    with pytest.raises(ValueError, match="differ in"):
-        model.restore(saved | {"model/other": torch.zeros(1)})
-    with pytest.raises(ValueError, match="has shape"):
-        small(nu=5).restore(saved)
+def test_another_seed_draws_otherwise():
+    one, two = small(), small(seed=1)
+    two.load_state_dict(one.state_dict())
+    assert not equal(one.update(windows(one)), two.update(windows(two)))
 
 
 # ---- what it learns
@@ -366,7 +327,7 @@ def world(g, b, t):
     steps["action"].append(torch.zeros(b, 1))
     batch = {k: torch.stack(v, 1) for k, v in steps.items()}
     flags = torch.zeros(b, t + 1, dtype=torch.bool)
-    return batch | {"terminal": flags, "first": flags}
+    return batch | {"terminal": flags, "first": flags, "last": flags}
 
 
 def pay(x, action):

@@ -93,6 +93,7 @@ class DreamerV3(WorldModel):
             raise ValueError(f"windows of {self.window} steps, horizon {horizon}: take 2 and 1")
         self.vectors, self.images = choose_senses(observation, keys)
         self.keys = self.vectors + self.images
+        self.observation = {k: observation[k] for k in self.keys}
         self.nu, self.discount, self.batch_size, self.horizon = nu, discount, batch_size, horizon
         self.lam, self.entropy_coef, self.free_nats, self.tau = lam, entropy_coef, free_nats, tau
         self.bf16, self.two_hot = bf16, SymexpTwoHot()
@@ -128,6 +129,7 @@ class DreamerV3(WorldModel):
     @torch.no_grad()
     def observe(self, belief: Belief, action: Tensor, step: dict[str, Tensor], rng) -> Belief:
         """Draws the categories with `rng`, or takes the most likely where it is None."""
+        self.io_contract().check_step(step, action)
         with self._casting():
             tokens, noise = self.encoder(step), self._noise(len(action), rng)
             return self.rssm.observe(belief, action, tokens, step["first"], noise)[0]
@@ -157,15 +159,8 @@ class DreamerV3(WorldModel):
         return self.decoder.observation(found)
 
     def update(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Takes one step on windows of `window` steps; only `terminal` stops the bootstrap.
-
-        Raises ValueError where the windows have another length.
-        """
-        if batch["action"].shape[1] != self.window:
-            raise ValueError(
-                f"windows have {batch['action'].shape[1]} steps; this model learns from "
-                f"{self.window}: sample t={self.window}"
-            )
+        """Takes one step on windows of `window` steps; only `terminal` stops the bootstrap."""
+        self.io_contract().check_batch(batch)
         # Chance is a function of the seed and the update alone: nothing else has to be saved, and
         # a checkpoint goes on on any device.
         chance = np.random.SeedSequence([self.seed, self.updates]).generate_state(1)

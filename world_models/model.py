@@ -6,10 +6,16 @@ A belief is a value, `{key: tensor (n, ...)}`; a model object does not change wh
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from functools import cached_property
 
+import gymnasium
+import numpy as np
 import torch
 from torch import Tensor, nn
+
 from ..parallel import ALONE, Share
+from .contract import NUMBER, Contract, Spec
 
 Belief = dict[str, Tensor]
 
@@ -21,11 +27,34 @@ class WorldModel(nn.Module, ABC):
     model's device; every source of chance is a `torch.Generator` that the caller passes.
     """
 
+    observation: Mapping[str, gymnasium.Space]  # what it reads of a step, one row's
     nu: int  # components of an action, each in [-1, 1]
+    window: int = 0  # steps of the windows it learns from; 0 where it learns nothing
     discount: float  # of one imagined step
     device: torch.device
     differentiable: bool = False  # whether imagine and value let gradients through to actions
     share: Share = ALONE  # of a batch, where several processes learn as one
+
+    def io_contract(self) -> Contract:
+        """Returns what the model takes and tells, derived from what it declares and decodes.
+
+        `observe` calls its `check_step` first, `update` its `check_batch`.
+        """
+        return self._contract
+
+    @cached_property
+    def _contract(self) -> Contract:
+        belief = self.start(1)
+        # What has seen nothing may decode to no number; its shapes are all that counts here.
+        with torch.no_grad(), np.errstate(all="ignore"):
+            decoded = {k: Spec.of(v) for k, v in self.decode(belief).items()}
+        return Contract(
+            observation={k: Spec.of(v) for k, v in self.observation.items()},
+            action=Spec((self.nu,), low=-1.0, high=1.0),
+            belief={k: Spec.of(v) for k, v in belief.items()},
+            prediction={"reward": NUMBER, "alive": Spec((), low=0.0, high=1.0)} | decoded,
+            window=self.window,
+        )
 
     @abstractmethod
     def start(self, n: int) -> Belief:
@@ -37,7 +66,14 @@ class WorldModel(nn.Module, ABC):
 
     @abstractmethod
     def imagine(self, belief: Belief, action: Tensor, rng) -> tuple[Belief, Tensor, Tensor]:
-        """Returns the next belief, the reward of arriving there (n,), and P(not terminal) (n,)."""
+        """Returns the next belief, the reward of arriving there (n,), and P(not terminal) (n,).
+
+        It may leave out what a belief holds to observe with.
+        """
+
+    def discounts(self, belief: Belief) -> float | Tensor:
+        """Returns the discount of one step imagined from the belief on, or each row's, (n,)."""
+        return self.discount
 
     def value(self, belief: Belief, rng) -> Tensor:
         """Returns the discounted return expected from the belief on, (n,); 0 where unknown."""

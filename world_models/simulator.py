@@ -12,6 +12,7 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor
 
+from .contract import ContractError
 from .model import Belief, WorldModel
 
 
@@ -51,16 +52,20 @@ class SimulatorModel(WorldModel):
         self.env = env
         self.discount = discount
         self.nu = env.single_action_space.shape[0]
+        width = env.physics().shape[1]
+        self.observation = {"physics": Box(-np.inf, np.inf, (width,), np.float64)}
         self.device = torch.device("cpu")
 
     def start(self, n: int) -> Belief:
         """Returns n rows of zeros: no physics is known before the first step."""
-        return {"physics": torch.zeros(n, self.env.physics().shape[1], dtype=torch.float64)}
+        width = self.observation["physics"].shape[0]
+        return {"physics": torch.zeros(n, width, dtype=torch.float64)}
 
     def observe(self, belief: Belief, action: Tensor, step: dict[str, Tensor], rng) -> Belief:
-        """Returns the step's own physics; raises ValueError if the step carries none."""
+        """Returns the step's own physics."""
         if "physics" not in step:
-            raise ValueError("the step has no 'physics'; build its env with physics=True")
+            raise ContractError("the step has no 'physics'; build its env with physics=True")
+        self.io_contract().check_step(step, action)
         return {"physics": step["physics"]}
 
     def imagine(self, belief: Belief, action: Tensor, rng) -> tuple[Belief, Tensor, Tensor]:

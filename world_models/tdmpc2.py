@@ -105,6 +105,7 @@ class TDMPC2(WorldModel):
                 f"bf16 on {self.device.type!r} gains nothing; use device='cuda' or drop it"
             )
         self.keys = choose_keys(observation, keys)
+        self.observation = {k: observation[k] for k in self.keys}
         self.pixels = self.keys[0].startswith("rgb/")
         self.nu, self.episodic, self.horizon, self.batch_size = nu, episodic, horizon, batch_size
         self.window = horizon + 1 + (FRAMES - 1 if self.pixels else 0)
@@ -171,6 +172,7 @@ class TDMPC2(WorldModel):
 
     @torch.no_grad()
     def observe(self, belief: Belief, action: Tensor, step: dict[str, Tensor], rng) -> Belief:
+        self.io_contract().check_step(step, action)
         if not self.pixels:
             return {"z": self.encoder(self._vector(step))}
         image = step[self.keys[0]]
@@ -205,10 +207,8 @@ class TDMPC2(WorldModel):
         return self._act(z, self._noise(z.shape[:-1], rng))[0]
 
     def update(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Takes one step on windows of `window` steps; only `terminal` stops the bootstrap.
-
-        Raises ValueError where the windows have another length.
-        """
+        """Takes one step on windows of `window` steps; only `terminal` stops the bootstrap."""
+        self.io_contract().check_batch(batch)
         # Chance is a function of the seed and the update alone: nothing else has to be saved, and
         # a checkpoint goes on on any device.
         chance = np.random.SeedSequence([self.seed, self.updates]).generate_state(1)
@@ -245,11 +245,6 @@ class TDMPC2(WorldModel):
     def _read(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Returns observations (h + 1, b, ...), actions, rewards and terminals (h, b, ...)."""
         action, reward = batch["action"], batch["reward"]
-        if action.shape[1] != self.window:
-            raise ValueError(
-                f"windows have {action.shape[1]} steps; this model learns from {self.window}: "
-                f"sample t={self.window}"
-            )
         terminal = batch["terminal"].float()
         if self.pixels:
             start = window_starts(batch["first"], self.generator)
