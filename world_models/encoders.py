@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nets import MLP, norm_simnorm, simnorm
+from ..parallel import ALONE, Share
 
 FRAMES = 3  # images that make one pixel observation
 PIXELS = 64  # height and width of an image
@@ -94,24 +95,35 @@ class PixelEncoder(nn.Module):
         return simnorm(self.convolutions[-1](x).flatten(1))
 
 
-def shift_frames(x: Tensor, pad: int, rng: torch.Generator) -> Tensor:
+def shift_frames(x: Tensor, pad: int, rng: torch.Generator, share: Share = ALONE) -> Tensor:
     """Returns images x (m, s, s, c), each moved by up to `pad` pixels, its border repeated.
+
+    share: which part of a batch the images are.
 
     Source: random shift augmentation of DrQ-v2, Yarats et al. 2021, arXiv 2107.09645.
     """
     m, s = x.shape[:2]
-    move = torch.randint(-pad, pad + 1, (2, m, 1), generator=rng, device=x.device)
+
+    def draw(shape: tuple[int, ...]) -> Tensor:
+        return torch.randint(-pad, pad + 1, shape, generator=rng, device=x.device)
+
+    move = share.part(draw, (2, m, 1), 1)
     row, column = (torch.arange(s, device=x.device) + move).clamp(0, s - 1)
     return x[torch.arange(m, device=x.device)[:, None, None], row[:, :, None], column[:, None]]
 
 
-def window_starts(first: Tensor, rng: torch.Generator) -> Tensor:
+def window_starts(first: Tensor, rng: torch.Generator, share: Share = ALONE) -> Tensor:
     """Returns the step (b,) int64, at least 0, where learning begins in windows of frames.
 
     Two earlier steps complete the first stack. A window that opens an episode has frames to
-    repeat instead, so it begins at step 0, 1 or 2 at random. `first`: (b, t) bool.
+    repeat instead, so it begins at step 0, 1 or 2 at random. `first`: (b, t) bool. share: which
+    part of a batch the windows are.
     """
-    free = torch.randint(0, FRAMES, first.shape[:1], generator=rng, device=first.device)
+
+    def draw(shape: tuple[int, ...]) -> Tensor:
+        return torch.randint(0, FRAMES, shape, generator=rng, device=first.device)
+
+    free = share.part(draw, first.shape[:1])
     return torch.where(first[:, 0], free, FRAMES - 1)
 
 
