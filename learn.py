@@ -99,7 +99,7 @@ def train(
     loop = _Loop(learner, run, sources, env, policy, seed)
     loop.resume()
     p, mark = loop.progress, "update" if env is None else "step"
-    with Interrupt() as interrupt:
+    with Interrupt() as interrupt, loop.leading():
         for kind in loop.run(steps, ratio, seed_steps, pretrain):
             if watch:
                 watch(p, loop.metrics)
@@ -117,8 +117,23 @@ def train(
     return p
 
 
+def follow(learner: Learner) -> None:
+    """Learns from the parts of batches that the leading process hands out, until it has ended.
+
+    Ctrl-C and SIGTERM are for the leader to act on. Raises RuntimeError if it is gone.
+    """
+    share = learner.share
+    with Interrupt():
+        share.agree(learner)
+        while (batch := share.receive()) is not None:
+            learner.update(batch)
+
+
 class Interrupt:
-    """Holds Ctrl-C and SIGTERM back until an atom is done; a second one acts at once."""
+    """Holds Ctrl-C and SIGTERM back until an atom is done; one a second later acts at once.
+
+    Not earlier: torchrun sends its processes again what the terminal has sent them already.
+    """
 
     def __enter__(self) -> Interrupt:
         self.caught = False
