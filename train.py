@@ -64,8 +64,10 @@ def train(
     told = {k: v for k, v in locals().items() if k not in ("out", "threads")}
     from rich.console import Console
 
+    from .config import ConfigError
     from .learn import NotFinite
     from .parallel import Share
+    from .world_models.contract import ContractError
 
     folder = Path(out or f"runs/{task}-{agent}-{seed}")
     told |= {"model": dict(model or {}), "planner": dict(planner or {}), "world": dict(world or {})}

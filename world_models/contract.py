@@ -106,8 +106,7 @@ class Contract:
         return {
             "layout": dict(LAYOUT),
             "window": self.window,
-            "step": sorted(self.step),
-            "batch": sorted(self.batch),
+            "required": {"step": sorted(self.step), "batch": sorted(self.batch)},
             "action": self.action.plain(),
             **{p: {k: v.plain() for k, v in sorted(getattr(self, p).items())} for p in parts},
         }
