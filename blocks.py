@@ -5,16 +5,20 @@ It knows no observation, no task, no optimiser and no model.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from .nets import symexp
+from . import fused, kernels
+from .nets import linear, symexp
 
 EPSILON = 1e-4  # of RMSNorm
+MANY = 64  # rows from which a block's own product pays
 
 
 class Linear(nn.Module):
@@ -30,7 +34,7 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps x (..., inputs) to (..., outputs)."""
-        return F.linear(x, self.weight, self.bias)
+        return linear(x, self.weight, self.bias)
 
 
 class BlockLinear(nn.Module):
@@ -49,7 +53,7 @@ class BlockLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps x (n, blocks, inputs / blocks) to (n, outputs), block after block."""
-        y = torch.bmm(x.transpose(0, 1), self.weight).transpose(0, 1).flatten(1)
+        y = block_linear(x, self.weight)
         return y + self.bias.to(y.dtype)
 
 
@@ -60,9 +64,13 @@ class RMSNorm(nn.Module):
         super().__init__()
         self.gain = nn.Parameter(torch.ones(width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps x (..., width) to the same shape and dtype."""
-        return F.silu(F.rms_norm(x.float(), x.shape[-1:], self.gain, EPSILON)).to(x.dtype)
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Maps x (..., width), plus a bias (width,), to the same shape and dtype."""
+        if kernels.fits(x):
+            bias = torch.zeros_like(self.gain) if bias is None else bias
+            return norm_silu(x.contiguous(), bias, self.gain)
+        y = x.float() if bias is None else x.float() + bias
+        return _plain_silu(y, self.gain).to(x.dtype)
 
 
 class MLP(nn.Sequential):
@@ -72,6 +80,13 @@ class MLP(nn.Sequential):
         widths = [inputs, *[units] * layers]
         made = ([Linear(widths[i], units, rng), RMSNorm(units)] for i in range(layers))
         super().__init__(*(layer for pair in made for layer in pair))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps x (..., inputs) to (..., units)."""
+        layers = iter(self)
+        for layer, norm in zip(layers, layers, strict=True):
+            x = norm(linear(x, layer.weight), layer.bias)  # a bias costs nothing in the norm
+        return x
 
 
 class BlockGRU(nn.Module):
@@ -97,12 +112,18 @@ class BlockGRU(nn.Module):
     def forward(self, state: Tensor, *inputs: Tensor) -> Tensor:
         """Returns the next state (n, width) after inputs (n, ...)."""
         heard = [f(x) for f, x in zip(self.branches, (state, *inputs), strict=True)]
-        heard = torch.cat(heard, -1)[:, None].expand(-1, self.blocks, -1)
-        x = torch.cat([self._part(state).to(heard.dtype), heard], -1)
-        x = self.gates(self._part(self.norm(self.mix(x))))
-        reset, candidate, update = (g.flatten(1).float() for g in self._part(x).chunk(3, -1))
-        candidate = torch.tanh(torch.sigmoid(reset) * candidate)
-        return torch.lerp(state, candidate, torch.sigmoid(update - 1))
+        heard, (own, shared) = torch.cat(heard, -1), self.parts()
+        x = block_linear(self._part(state).to(heard.dtype), own) + linear(heard, shared)
+        x = block_linear(self._part(self.norm(x, self.mix.bias)), self.gates.weight)
+        return gated(x, self.gates.bias, state, self.blocks)
+
+    def parts(self) -> tuple[Tensor, Tensor]:
+        """Returns the mixing weights of a block's own state, (blocks, i, o), and of what all hear.
+
+        The latter are those of one layer (width, 3 hidden): no input is repeated for each block.
+        """
+        own = self.mix.weight.shape[2]
+        return self.mix.weight[:, :own], self.mix.weight[:, own:].transpose(1, 2).flatten(0, 1)
 
     def _part(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.blocks, -1))
@@ -131,7 +152,10 @@ class SymexpTwoHot:
 
         Bins of opposite sign are added first, so that equal logits give exactly 0.
         """
-        weighed = F.softmax(logits.float(), -1) * self.bins(logits.device)
+        bins = self._bins(logits.device)
+        if kernels.fits(logits) and not (torch.is_grad_enabled() and logits.requires_grad):
+            return fused.expected(logits.contiguous(), bins)
+        weighed = F.softmax(logits.float(), -1) * bins
         half = self.count // 2
         return (weighed[..., :half].flip(-1) + weighed[..., half + 1 :]).sum(-1)
 
@@ -142,19 +166,140 @@ class SymexpTwoHot:
         two.scatter_(-1, below[..., None], (1 - share)[..., None])
         return two.scatter_(-1, below[..., None] + 1, share[..., None])
 
-    def loss(self, logits: Tensor, x: Tensor) -> Tensor:
-        """Returns the cross entropy (...) of logits (..., count) to the weights of x (...)."""
-        below, share = self._place(x.detach())
+    def loss(self, logits: Tensor, *aims: Tensor) -> Tensor:
+        """Returns the sum of the cross entropies (...) of logits (..., count) to each of the aims.
+
+        aims: scalars (...), to whose weights the logits are held.
+        """
+        aims = [x.detach() for x in aims]
+        if kernels.fits(logits):
+            rows, both = logits.reshape(-1, self.count), torch.stack(aims, -1).float()
+            both = both.view(-1, len(aims))
+            found = _CrossEntropy.apply(rows.contiguous(), both, self._bins(logits.device))
+            return found.view(logits.shape[:-1])
+        return sum(self._plain_loss(logits.float(), x) for x in aims)
+
+    def _plain_loss(self, logits: Tensor, x: Tensor) -> Tensor:
+        below, share = self._place(x)
         both = torch.stack([below, below + 1], -1)
-        low, high = logits.float().gather(-1, both).unbind(-1)
-        return logits.float().logsumexp(-1) - torch.lerp(low, high, share)
+        low, high = logits.gather(-1, both).unbind(-1)
+        return logits.logsumexp(-1) - torch.lerp(low, high, share)
 
     def _place(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the bin below each scalar and the weight of the bin above it."""
-        bins = self.bins(x.device)
+        bins = self._bins(x.device)
         x = x.float().clamp(bins[0], bins[-1]).contiguous()
         below = (torch.searchsorted(bins, x, right=True) - 1).clamp(max=self.count - 2)
         return below, (x - bins[below]) / (bins[below + 1] - bins[below])
+
+    def _bins(self, device: torch.device) -> Tensor:
+        return self.bins(device) if torch.compiler.is_compiling() else _kept(self, device)
+
+
+@functools.cache
+def _kept(two_hot: SymexpTwoHot, device: torch.device) -> Tensor:
+    return two_hot.bins(device)
+
+
+# ---- what the layers are made of; in float32 on the CPU each is one kernel
+
+
+def norm_silu(x: Tensor, bias: Tensor, gain: Tensor) -> Tensor:
+    """Returns SiLU(RMSNorm(x + bias)) for float32 x (..., d) on the CPU."""
+    return (_NormSilu.apply if torch.is_grad_enabled() else fused.norm_silu)(x, bias, gain)
+
+
+def block_linear(x: Tensor, weight: Tensor) -> Tensor:
+    """Returns (n, blocks o): each part of x (n, blocks, i) times its block of weight (·, i, o)."""
+    if kernels.fits(x) and not torch.is_grad_enabled() and len(x) >= MANY:
+        parts = zip(x.unbind(1), weight.unbind(), strict=True)
+        return torch.cat([kernels.product(part.contiguous(), w.t()) for part, w in parts], 1)
+    return torch.bmm(x.transpose(0, 1), weight).transpose(0, 1).flatten(1)
+
+
+def gated(gates: Tensor, bias: Tensor, state: Tensor, blocks: int) -> Tensor:
+    """Returns the next state (n, width), from gates (n, 3 width) of blocks; see `fused.gated`."""
+    if not kernels.fits(gates):
+        return _plain_gated(gates, bias, state, blocks)
+    call = _Gated.apply if torch.is_grad_enabled() else fused.gated
+    return call(gates.contiguous(), bias, state.contiguous(), blocks)
+
+
+def mixed(logits: Tensor, unimix: float) -> Tensor:
+    """Returns log probabilities (..., c) of logits, mixed with a uniform share `unimix`."""
+    p = F.softmax(logits.float(), -1)
+    return ((1 - unimix) * p + unimix / p.shape[-1]).log()
+
+
+def draw(logits: Tensor, noise: Tensor | None, unimix: float = 0.0) -> Tensor:
+    """Returns one-hot draws (..., c) of `mixed` logits, or their modes where `noise` is None.
+
+    noise: (...), uniform in [0, 1): where it falls among the cumulated probabilities. The gradient
+    passes as if the probabilities had been returned.
+    """
+    count = logits.shape[-1]
+    tracked = torch.is_grad_enabled() and logits.requires_grad
+    if noise is not None and not tracked and kernels.fits(logits):
+        rows = logits.contiguous().flatten(0, -3), noise.contiguous().flatten(0, -2)
+        return fused.choose(*rows, unimix).view(logits.shape)
+    p = mixed(logits, unimix).exp()
+    if noise is None:
+        index = p.argmax(-1)
+    else:
+        index = (noise[..., None] >= p.cumsum(-1)).sum(-1).clamp(max=count - 1)
+    chosen = F.one_hot(index, count)
+    return chosen + (p - p.detach()) if tracked else chosen.to(p.dtype)
+
+
+def _plain_silu(x: Tensor, gain: Tensor) -> Tensor:
+    return F.silu(F.rms_norm(x, x.shape[-1:], gain, EPSILON))
+
+
+def _plain_gated(gates: Tensor, bias: Tensor, state: Tensor, blocks: int) -> Tensor:
+    gates = (gates.float() + bias).unflatten(-1, (blocks, 3, -1))
+    reset, candidate, update = (g.flatten(1) for g in gates.unbind(2))
+    candidate = torch.tanh(torch.sigmoid(reset) * candidate)
+    return torch.lerp(state, candidate, torch.sigmoid(update - 1))
+
+
+class _NormSilu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, bias, gain):
+        ctx.save_for_backward(x, bias, gain)
+        return fused.norm_silu(x, bias, gain)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return fused.norm_silu_backward(*ctx.saved_tensors, grad.contiguous())
+
+
+class _Gated(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, gates, bias, state, blocks):
+        ctx.save_for_backward(gates, bias, state)
+        ctx.blocks = blocks
+        return fused.gated(gates, bias, state, blocks)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        found = fused.gated_backward(*ctx.saved_tensors, ctx.blocks, grad.contiguous())
+        return found[0], found[0].sum(0), found[1], None
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, logits, aims, bins):
+        found, slope = fused.cross_entropy(logits, aims, bins)
+        ctx.save_for_backward(slope)
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        (slope,) = ctx.saved_tensors
+        return slope * grad[:, None], None, None
 
 
 def fan_in_normal(

@@ -41,7 +41,7 @@ def norm_mish(x: Tensor, bias: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
     x: (..., d), or (g, ..., d) for parameters (g, d). All contiguous, here and below.
     """
     out = torch.empty_like(x)
-    _run(_norm_mish, *_grid(x, bias, gain, shift), x, bias, gain, shift, out)
+    run(_norm_mish, *_grid(x, bias, gain, shift), x, bias, gain, shift, out)
     return out
 
 
@@ -50,14 +50,14 @@ def norm_mish_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns the gradients of x, bias, gain and shift."""
     out, parts, sizes = torch.empty_like(x), _parts(x, bias), _grid(x, bias, gain, shift)
-    _run(_norm_mish_backward, *sizes, x, bias, gain, shift, grad, out, parts)
+    run(_norm_mish_backward, *sizes, x, bias, gain, shift, grad, out, parts)
     return out, *parts.sum(1).view(3, *bias.shape)
 
 
 def norm_simnorm(x: Tensor, bias: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
     """Returns the softmax of LayerNorm(x + bias) over every 8 neighbours; d is a multiple of 8."""
     out = torch.empty_like(x)
-    _run(_norm_simnorm, *_grid(x, bias, gain, shift), x, bias, gain, shift, out)
+    run(_norm_simnorm, *_grid(x, bias, gain, shift), x, bias, gain, shift, out)
     return out
 
 
@@ -66,7 +66,7 @@ def norm_simnorm_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns the gradients of x, bias, gain and shift; y is what `norm_simnorm` returned."""
     out, parts = torch.empty_like(x), _parts(x, bias)
-    _run(_norm_simnorm_backward, *_grid(x, bias, gain), x, bias, gain, y, grad, out, parts)
+    run(_norm_simnorm_backward, *_grid(x, bias, gain), x, bias, gain, y, grad, out, parts)
     return out, *parts.sum(1).view(3, *bias.shape)
 
 
@@ -74,19 +74,21 @@ def two_hot_decode(x: Tensor, bins: Tensor) -> Tensor:
     """Returns symexp(sum softmax(x) bins), (...), for logits x (..., d) and bins (d,)."""
     m, d = x.numel() // x.shape[-1], x.shape[-1]
     out = x.new_empty(x.shape[:-1])
-    _run(_two_hot_decode, -(-m // ROWS), m, d, x, bins, out)
+    run(_two_hot_decode, -(-m // ROWS), m, d, x, bins, out)
     return out
 
 
-def product(x: Tensor, weight: Tensor) -> Tensor:
-    """Returns x (m, k) times the transpose of weight (o, k): (m, o); either may be strided.
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Returns x (m, k) times the transpose of weight (o, k), plus bias (o,): (m, o).
+
+    x and weight may be strided.
 
     Where torch's usual library keeps to half of the vector units (MKL on processors that are not
     Intel's), oneDNN, which torch has too, does it in half the time. Narrow ones stay.
     """
     if _onednn is None or min(*x.shape, *weight.shape) < NARROW or not fits(x):
-        return torch.mm(x, weight.t())
-    return _onednn(_dense(x), _dense(weight), None, "none", [], "")
+        return torch.mm(x, weight.t()) if bias is None else torch.addmm(bias, x, weight.t())
+    return _onednn(_dense(x), _dense(weight), bias, "none", [], "")
 
 
 def _dense(x: Tensor) -> Tensor:
@@ -113,7 +115,7 @@ def _parts(x: Tensor, bias: Tensor) -> Tensor:
     return torch.empty(3, -(-x.numel() // bias.numel() // ROWS), groups, d)
 
 
-def _run(kernel: Callable, tasks: int, *arguments: int | Tensor) -> None:
+def run(kernel: Callable, tasks: int, *arguments: int | Tensor) -> None:
     """Runs a kernel on all its tasks, on the threads of torch; ValueError for strided memory."""
     words = [0, tasks]
     for a in arguments:
@@ -159,7 +161,7 @@ def _compiled(kernel: Callable) -> Callable:
 
 
 @intrinsic
-def _claim(typing, words):
+def claim(typing, words):
     """Adds 1 to the first word, atomically, and returns what it was."""
 
     def generate(context, builder, signature, arguments):
@@ -169,7 +171,7 @@ def _claim(typing, words):
 
 
 @intrinsic
-def _floats(typing, address):
+def floats(typing, address):
     """Turns an address into a pointer to float32."""
 
     def generate(context, builder, signature, arguments):
@@ -212,7 +214,7 @@ LEAST, MOST = F(-86), F(20)
 
 
 @numba.njit(inline="always")
-def _exp(x):
+def exp(x):
     """Returns exp(x) of a float32 in [-86, 88], to 2 units in the last place."""
     n = _nearest(x * LOG2E)
     r = x - n * LN2
@@ -237,7 +239,7 @@ def _moments(x, bias):
 @numba.njit(inline="always")
 def _mish_parts(u):
     """Returns mish(u) / u = w / (w + 2) with w = e (e + 2), and e, w at e = exp(u)."""
-    e = _exp(min(max(u, LEAST), MOST))  # from 20 on, w / (w + 2) is 1 in float32
+    e = exp(min(max(u, LEAST), MOST))  # from 20 on, w / (w + 2) is 1 in float32
     w = e * (e + TWO)
     return w / (w + TWO), e, w
 
@@ -249,11 +251,11 @@ def _norm_mish(words):
     tasks, m, d = words[1], words[2], words[3]
     blocks = (m + ROWS - 1) // ROWS
     shape, flat = (tasks // blocks, m, d), (tasks // blocks, d)
-    xs, biases = numba.carray(_floats(words[4]), shape), numba.carray(_floats(words[5]), flat)
-    gains, shifts = numba.carray(_floats(words[6]), flat), numba.carray(_floats(words[7]), flat)
-    outs = numba.carray(_floats(words[8]), shape)
+    xs, biases = numba.carray(floats(words[4]), shape), numba.carray(floats(words[5]), flat)
+    gains, shifts = numba.carray(floats(words[6]), flat), numba.carray(floats(words[7]), flat)
+    outs = numba.carray(floats(words[8]), shape)
     while True:
-        task = _claim(words)
+        task = claim(words)
         if task >= tasks:
             return
         g, first = task // blocks, task % blocks * ROWS
@@ -277,12 +279,12 @@ def _norm_mish_backward(words):
     tasks, m, d = words[1], words[2], words[3]
     blocks = (m + ROWS - 1) // ROWS
     shape, flat = (tasks // blocks, m, d), (tasks // blocks, d)
-    xs, biases = numba.carray(_floats(words[4]), shape), numba.carray(_floats(words[5]), flat)
-    gains, shifts = numba.carray(_floats(words[6]), flat), numba.carray(_floats(words[7]), flat)
-    grads, outs = numba.carray(_floats(words[8]), shape), numba.carray(_floats(words[9]), shape)
-    parts = numba.carray(_floats(words[10]), (3, blocks, tasks // blocks, d))
+    xs, biases = numba.carray(floats(words[4]), shape), numba.carray(floats(words[5]), flat)
+    gains, shifts = numba.carray(floats(words[6]), flat), numba.carray(floats(words[7]), flat)
+    grads, outs = numba.carray(floats(words[8]), shape), numba.carray(floats(words[9]), shape)
+    parts = numba.carray(floats(words[10]), (3, blocks, tasks // blocks, d))
     while True:
-        task = _claim(words)
+        task = claim(words)
         if task >= tasks:
             return
         g, first = task // blocks, task % blocks * ROWS
@@ -304,11 +306,11 @@ def _norm_simnorm(words):
     tasks, m, d = words[1], words[2], words[3]
     blocks = (m + ROWS - 1) // ROWS
     shape, flat = (tasks // blocks, m, d), (tasks // blocks, d)
-    xs, biases = numba.carray(_floats(words[4]), shape), numba.carray(_floats(words[5]), flat)
-    gains, shifts = numba.carray(_floats(words[6]), flat), numba.carray(_floats(words[7]), flat)
-    outs = numba.carray(_floats(words[8]), shape)
+    xs, biases = numba.carray(floats(words[4]), shape), numba.carray(floats(words[5]), flat)
+    gains, shifts = numba.carray(floats(words[6]), flat), numba.carray(floats(words[7]), flat)
+    outs = numba.carray(floats(words[8]), shape)
     while True:
-        task = _claim(words)
+        task = claim(words)
         if task >= tasks:
             return
         g, first = task // blocks, task % blocks * ROWS
@@ -324,7 +326,7 @@ def _norm_simnorm(words):
                     peak = max(peak, out[k * GROUP + j])
                 total = ZERO
                 for j in range(GROUP):
-                    e = _exp(max(out[k * GROUP + j] - peak, LEAST))
+                    e = exp(max(out[k * GROUP + j] - peak, LEAST))
                     out[k * GROUP + j] = e
                     total += e
                 for j in range(GROUP):
@@ -335,12 +337,12 @@ def _norm_simnorm_backward(words):
     tasks, m, d = words[1], words[2], words[3]
     blocks = (m + ROWS - 1) // ROWS
     shape, flat = (tasks // blocks, m, d), (tasks // blocks, d)
-    xs, biases = numba.carray(_floats(words[4]), shape), numba.carray(_floats(words[5]), flat)
-    gains, ys = numba.carray(_floats(words[6]), flat), numba.carray(_floats(words[7]), shape)
-    grads, outs = numba.carray(_floats(words[8]), shape), numba.carray(_floats(words[9]), shape)
-    parts = numba.carray(_floats(words[10]), (3, blocks, tasks // blocks, d))
+    xs, biases = numba.carray(floats(words[4]), shape), numba.carray(floats(words[5]), flat)
+    gains, ys = numba.carray(floats(words[6]), flat), numba.carray(floats(words[7]), shape)
+    grads, outs = numba.carray(floats(words[8]), shape), numba.carray(floats(words[9]), shape)
+    parts = numba.carray(floats(words[10]), (3, blocks, tasks // blocks, d))
     while True:
-        task = _claim(words)
+        task = claim(words)
         if task >= tasks:
             return
         g, first = task // blocks, task % blocks * ROWS
@@ -386,10 +388,10 @@ def _norm_backward(x, bias, gain, mean, scale, out, sums):
 
 def _two_hot_decode(words):
     tasks, m, d = words[1], words[2], words[3]
-    xs, bins = numba.carray(_floats(words[4]), (m, d)), numba.carray(_floats(words[5]), (d,))
-    out = numba.carray(_floats(words[6]), (m,))
+    xs, bins = numba.carray(floats(words[4]), (m, d)), numba.carray(floats(words[5]), (d,))
+    out = numba.carray(floats(words[6]), (m,))
     while True:
-        task = _claim(words)
+        task = claim(words)
         if task >= tasks:
             return
         for i in range(task * ROWS, min(task * ROWS + ROWS, m)):
@@ -399,9 +401,9 @@ def _two_hot_decode(words):
                 peak = max(peak, x[j])
             total, mean = ZERO, ZERO
             for j in range(d):
-                e = _exp(max(x[j] - peak, LEAST))
+                e = exp(max(x[j] - peak, LEAST))
                 total += e
                 mean += e * bins[j]
             mean /= total
-            size = _exp(abs(mean)) - ONE
+            size = exp(abs(mean)) - ONE
             out[i] = size if mean > ZERO else -size

@@ -131,7 +131,7 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps x (..., inputs) to (..., outputs)."""
-        return linear(x, self.weight) + self.bias
+        return linear(x, self.weight, self.bias)
 
 
 class MLP(nn.Module):
@@ -222,7 +222,7 @@ def _member(x: Tensor, weights, biases, gains, shifts, mask: Tensor | None, i: i
         if mask is not None:
             x, bias, mask = x.add_(bias).mul_(mask[i]), torch.zeros_like(bias), None
         x = norm_mish(x, bias, gain, shift)
-    return linear(x, weights[-1]) + biases[-1]
+    return linear(x, weights[-1], biases[-1])
 
 
 # ---- what the layers are made of
@@ -246,31 +246,32 @@ def joined_linear(parts: Sequence[Tensor], weight: Tensor) -> Tensor:
     return torch.addmm(once, tail, weight[:, width:].t())
 
 
-def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """Returns weight (outputs, inputs) times x (..., inputs): (..., outputs)."""
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Returns weight (outputs, inputs) times x (..., inputs), plus bias: (..., outputs)."""
     if not kernels.fits(x):
-        return F.linear(x, weight)
-    rows = x.flatten(0, -2) if x.ndim > 2 else x
+        return F.linear(x, weight, bias)
+    rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
     call = _Linear.apply if torch.is_grad_enabled() else kernels.product
-    out = call(rows, weight)
-    return out.view(*x.shape[:-1], -1) if x.ndim > 2 else out
+    out = call(rows, weight, bias)
+    return out if x.ndim == 2 else out.view(*x.shape[:-1], -1)
 
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight):
-        ctx.save_for_backward(x, weight)
-        return kernels.product(x, weight)
+    def forward(ctx, x, weight, bias):
+        ctx.save_for_backward(x, weight, bias)
+        return kernels.product(x, weight, bias)
 
     @staticmethod
     def backward(ctx, grad):
-        x, weight = ctx.saved_tensors
+        x, weight, bias = ctx.saved_tensors
         needs = ctx.needs_input_grad
         if torch.is_grad_enabled():
-            return _second(F.linear, (x, weight), needs, grad)
+            return _second(F.linear, (x, weight, bias), needs, grad)
         return (
             kernels.product(grad, weight.t()) if needs[0] else None,
             kernels.product(grad.t(), x.t()) if needs[1] else None,
+            grad.sum(0) if needs[2] else None,
         )
 
 

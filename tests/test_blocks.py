@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from umwelten.blocks import MLP, BlockGRU, BlockLinear, Linear, RMSNorm, SymexpTwoHot
+from umwelten.blocks import (
+    MLP,
+    BlockGRU,
+    BlockLinear,
+    Linear,
+    RMSNorm,
+    SymexpTwoHot,
+    block_linear,
+    draw,
+    gated,
+    mixed,
+)
 
 
 def generator(seed=0):
@@ -126,3 +137,87 @@ def test_layers_follow_one_another():
     net = MLP(3, 8, 2, generator())
     assert [type(m).__name__ for m in net] == ["Linear", "RMSNorm"] * 2
     assert net(torch.ones(2, 4, 3)).shape == (2, 4, 8)
+
+
+# ---- categories
+
+
+def logs(seed, *shape):
+    return torch.randn(*shape, 4, 5, generator=generator(seed)).log_softmax(-1)
+
+
+def test_a_uniform_share_is_mixed_into_probabilities():
+    logits = torch.zeros(1, 4, 5)
+    logits[0, :, 0] = 200.0  # all of it in the first class
+    want = torch.tensor([0.99 + 0.002, *[0.002] * 4]).expand(1, 4, 5)
+    torch.testing.assert_close(mixed(logits, 0.01).exp(), want)
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+def test_categories_are_drawn_as_often_as_they_are_likely(tracked):
+    logits = logs(1).expand(20_000, 4, 5).clone().requires_grad_(tracked)
+    drawn = draw(logits, torch.rand(20_000, 4, generator=generator()), 0.2).detach()
+    want = 0.8 * logs(1).exp() + 0.04
+    assert set(drawn.unique().tolist()) == {0.0, 1.0} and bool((drawn.sum(-1) == 1).all())
+    assert float((drawn.mean(0) - want).abs().max()) < 0.015
+    assert torch.equal(draw(logits[:1], None).argmax(-1), logits[:1].argmax(-1))
+
+
+def test_a_draw_is_the_same_with_and_without_a_gradient():
+    logits, noise = logs(2, 500), torch.rand(500, 4, generator=generator(3))
+    plain = draw(logits, noise, 0.01)
+    assert torch.equal(draw(logits.clone().requires_grad_(), noise, 0.01).detach(), plain)
+    for edge in (0.0, 1 - 2**-24):
+        chosen = draw(logits, torch.full((500, 4), edge), 0.01).argmax(-1)
+        assert bool((chosen == (0 if edge == 0 else 4)).all())
+
+
+def test_a_draw_passes_the_gradient_of_the_probabilities():
+    logits = torch.randn(2, 4, 5, generator=generator()).requires_grad_()
+    weight = torch.randn(2, 4, 5, generator=generator(1))
+    hard = draw(logits, None)
+    (ours,) = torch.autograd.grad((hard * weight).sum(), logits)
+    (want,) = torch.autograd.grad((logits.softmax(-1) * weight).sum(), logits)
+    torch.testing.assert_close(ours, want)
+
+
+# ---- as kernels and as torch's own operations
+
+
+def test_layers_are_the_same_where_no_kernel_runs():
+    """Values and gradients; many rows take other products than few."""
+    cell, two_hot = BlockGRU((3, 2), 16, 8, 4, generator()), SymexpTwoHot()
+    wide = BlockGRU((3, 2), 16, 8, 4, generator()).double()
+    for rows in (5, 100):
+        g = generator(rows)
+        state, a, b = (torch.randn(rows, d, generator=g) for d in (16, 3, 2))
+        with torch.no_grad():
+            quick = cell(state, a, b)
+        ours, truth = cell(state, a, b), wide(*(x.double() for x in (state, a, b)))
+        for got in (quick, ours):
+            torch.testing.assert_close(got.double(), truth, rtol=1e-5, atol=1e-5)
+        weight = torch.randn(rows, 16, generator=g)
+        one = torch.autograd.grad((ours * weight).sum(), list(cell.parameters()))
+        two = torch.autograd.grad((truth * weight.double()).sum(), list(wide.parameters()))
+        for got, want in zip(one, two, strict=True):
+            torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-4)
+        x, logits = torch.randn(rows, 4, 6, generator=g), torch.randn(rows, 255, generator=g)
+        blocks = torch.randn(4, 6, 20, generator=g)
+        with torch.no_grad():
+            torch.testing.assert_close(block_linear(x, blocks), torch.bmm(
+                x.transpose(0, 1), blocks).transpose(0, 1).flatten(1))  # fmt: skip
+        aims = 30 * torch.randn(2, rows, generator=g)
+        logits.requires_grad_()
+        doubled = logits.detach().double().requires_grad_()
+        found, want = two_hot.loss(logits, *aims), two_hot.loss(doubled, *aims)
+        torch.testing.assert_close(found, want.float(), rtol=1e-5, atol=1e-4)
+        (got,) = torch.autograd.grad(found.square().sum(), logits)
+        (want,) = torch.autograd.grad(want.square().sum(), doubled)
+        torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-3)
+
+
+def test_gates_move_the_state_towards_the_candidate():
+    gates = torch.zeros(2, 12)
+    bias, state = torch.zeros(12), torch.full((2, 4), 0.5)
+    share = 1 / (1 + math.e)  # an update of 0, less 1
+    torch.testing.assert_close(gated(gates, bias, state, 2), torch.full((2, 4), 0.5 * (1 - share)))

@@ -150,7 +150,9 @@ class DreamerV3(WorldModel):
     def propose(self, belief: Belief, rng) -> Tensor:
         with self._casting():
             policy = self.actor(flat(belief))
-        return (policy.mode() if rng is None else policy.draw(rng)).clamp(-1, 1)
+        if rng is None:
+            return policy.mode().clamp(-1, 1)
+        return policy.draw(self.actor.noise(belief["deter"].shape[:1], rng)).clamp(-1, 1)
 
     @torch.no_grad()
     def decode(self, belief: Belief) -> dict[str, Tensor]:
@@ -166,11 +168,13 @@ class DreamerV3(WorldModel):
         chance = np.random.SeedSequence([self.seed, self.updates]).generate_state(1)
         self.generator.manual_seed(int(chance[0]))
         self.updates += 1
+        chance = self._chance(*batch["first"].shape)
         with self._casting():
-            losses, metrics = self._losses(batch)
+            losses, metrics = self._losses(batch, *chance)
         total = sum(SCALES[name] * loss for name, loss in losses.items())
         total.backward()
         gradients = [p.grad for group in self.optimiser.param_groups for p in group["params"]]
+        self.share.mean_([*gradients, *losses.values(), *metrics.values(), total])
         metrics["grad_norm"] = torch.nn.utils.get_total_norm(gradients)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
@@ -180,22 +184,34 @@ class DreamerV3(WorldModel):
         losses = {f"{name}_loss": loss.detach() for name, loss in losses.items()}
         return losses | metrics | {"total_loss": total.detach()}
 
-    def _losses(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _chance(self, b: int, t: int) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Returns what draws decide by: along windows (b, t), and from each of their steps on.
+
+        These are for the actor's horizon + 1 actions, (b t, ...), and for the states between them.
+        """
+        part, rng = self.share.part, self.generator
+        seen, actions, states = part(lambda s: self.rssm.noise(s, rng), (b, t)), [], []
+        for i in range(self.horizon + 1):
+            actions.append(part(lambda s: self.actor.noise(s, rng), (b * t,)))
+            if i < self.horizon:
+                states.append(part(lambda s: self.rssm.noise(s, rng), (b * t,)))
+        return seen, actions, states
+
+    def _losses(self, batch: dict[str, Tensor], seen: Tensor, actions, states):
         """Returns the losses by name, before their scales, and the other metrics."""
-        beliefs, losses, metrics = self._model_losses(batch)
+        beliefs, losses, metrics = self._model_losses(batch, seen)
         starts = {k: v.detach().flatten(0, 1) for k, v in beliefs.items()}
-        x, action, reward, on = self._dream(starts)
+        x, action, reward, on = self._dream(starts, actions, states)
         found, returns, more = self._behaviour_losses(x, action, reward, on)
         boot = returns[0].view(batch["reward"].shape)
         found["replay_critic"] = self._replay_loss(batch, flat(beliefs), boot)
         return losses | found, metrics | more
 
-    def _model_losses(self, batch: dict[str, Tensor]):
+    def _model_losses(self, batch: dict[str, Tensor], noise: Tensor):
         """Returns the beliefs (b, t, ...) along the windows, the losses and the metrics."""
         action, first = batch["action"], batch["first"]
         led = torch.cat([torch.zeros_like(action[:, :1]), action[:, :-1]], 1)
-        noise = self.rssm.noise(first.shape, self.generator)
-        beliefs, posterior = self.rssm.follow(led, self.encoder(batch), first, noise)
+        beliefs, posterior = self.rssm.follow(led, self.encoder(batch), first, noise, self.start(len(first)))
         prior, x = self.rssm.predict(beliefs["deter"]), flat(beliefs)
         dynamics, representation = balanced(posterior, prior, self.free_nats)
         seen = self.decoder(beliefs["deter"], beliefs["stoch"].flatten(-2))
@@ -216,18 +232,17 @@ class DreamerV3(WorldModel):
         return beliefs, {k: v.mean() for k, v in losses.items()}, metrics
 
     @torch.no_grad()
-    def _dream(self, belief: Belief) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _dream(self, belief: Belief, noise: list[Tensor], states: list[Tensor]):
         """Returns features, actions, rewards and continuations, (horizon + 1, m, ...) each.
 
         The actor acts from m beliefs on; no gradient comes back to them.
         """
-        xs, actions = [flat(belief)], []
-        for _ in range(self.horizon):
-            actions.append(self.actor(xs[-1]).draw(self.generator))
-            noise = self._noise(len(xs[-1]), self.generator)
-            belief = self.rssm.imagine(belief, actions[-1], noise)
+        xs, actions = [], []
+        for i, decides in enumerate(noise):
+            if i:
+                belief = self.rssm.imagine(belief, actions[-1], states[i - 1])
             xs.append(flat(belief))
-        actions.append(self.actor(xs[-1]).draw(self.generator))
+            actions.append(self.actor(xs[-1]).draw(decides))
         x = torch.stack(xs)
         return x, torch.stack(actions), *self._judge(x)
 
@@ -236,7 +251,7 @@ class DreamerV3(WorldModel):
         logits = self.critic(x)
         value = self.two_hot.decode(logits.detach())
         returns = lambda_returns(reward, on, value, self.lam)
-        scale = self.return_scale(returns)
+        scale = self.return_scale(self.share.gather(returns))
         weight, policy = on.cumprod(0)[:-1], self.actor(x[:-1])
         advantage = (returns - value[:-1]) / scale
         losses = {

@@ -38,9 +38,8 @@ class BoundedNormal:
         """Returns the most likely actions (..., nu)."""
         return self.mean
 
-    def draw(self, rng: torch.Generator) -> Tensor:
-        """Returns actions (..., nu)."""
-        noise = torch.randn(self.mean.shape, generator=rng, device=self.mean.device)
+    def draw(self, noise: Tensor) -> Tensor:
+        """Returns actions (..., nu), as noise of the actor's decides."""
         return self.mean + self.std * noise
 
     def density(self, action: Tensor) -> Tensor:
@@ -63,9 +62,8 @@ class Choice:
         """Returns the most likely actions (..., nu)."""
         return F.one_hot(self.log_p.argmax(-1), self.log_p.shape[-1]).float()
 
-    def draw(self, rng: torch.Generator) -> Tensor:
-        """Returns actions (..., nu)."""
-        noise = torch.empty_like(self.log_p).exponential_(generator=rng)
+    def draw(self, noise: Tensor) -> Tensor:
+        """Returns actions (..., nu), as noise of the actor's decides."""
         return Choice(self.log_p - noise.log()).mode()
 
     def density(self, action: Tensor) -> Tensor:
@@ -82,9 +80,15 @@ class Actor(nn.Module):
 
     def __init__(self, inputs: int, units: int, nu: int, discrete: bool, rng: torch.Generator):
         super().__init__()
-        self.mlp = MLP(inputs, units, 3, rng)
+        self.nu, self.mlp = nu, MLP(inputs, units, 3, rng)
         self.mean = Linear(units, nu, rng, 0.01)  # of a discrete action, its logits
         self.spread = None if discrete else Linear(units, nu, rng, 0.01)
+
+    def noise(self, rows: tuple[int, ...], rng: torch.Generator) -> Tensor:
+        """Returns what a distribution's `draw` decides by, (*rows, nu)."""
+        like = torch.empty(*rows, self.nu, device=rng.device)
+        draw = like.normal_ if self.spread is not None else like.exponential_
+        return draw(generator=rng)
 
     def forward(self, x: Tensor) -> BoundedNormal | Choice:
         """Returns the distribution at features x."""
@@ -104,14 +108,15 @@ class ReturnScale(nn.Module):
 
     def __init__(self, rate: float = 0.01, ends: tuple[float, float] = (0.05, 0.95)):
         super().__init__()
-        self.rate, self.quantiles = rate, ends
+        self.rate = rate
         self.register_buffer("ends", torch.zeros(2))
+        self.register_buffer("quantiles", torch.tensor(ends), persistent=False)
 
     @torch.no_grad()
     def forward(self, returns: Tensor) -> Tensor:
         """Takes a batch's returns in; returns the scale (), as it is then."""
-        at = torch.tensor(self.quantiles, device=returns.device)
-        self.ends.lerp_(torch.quantile(returns.float().flatten(), at), self.rate)
+        found = torch.quantile(returns.float().flatten(), self.quantiles)
+        self.ends.lerp_(found, self.rate)
         return (self.ends[1] - self.ends[0]).clamp(min=1)
 
 
@@ -146,5 +151,4 @@ def critic_loss(
     two_hot: SymexpTwoHot, logits: Tensor, returns: Tensor, slow: Tensor, weight: Tensor
 ) -> Tensor:
     """Returns the cross entropy (...) to the returns plus that to the slow critic's values."""
-    losses = two_hot.loss(logits, returns) + two_hot.loss(logits, slow)
-    return weight.detach() * losses
+    return weight.detach() * two_hot.loss(logits, returns, slow)

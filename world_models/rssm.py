@@ -6,10 +6,9 @@ It knows tokens and actions; not what observations they came from, nor rewards.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..blocks import MLP, BlockGRU, Linear
+from ..blocks import MLP, BlockGRU, Linear, draw, mixed
 from .model import Belief
 
 
@@ -60,25 +59,26 @@ class RSSM(nn.Module):
 
     def predict(self, deter: Tensor) -> Tensor:
         """Returns the distribution of categories that states (..., deter) lead to expect."""
-        return self._log(self.prior(deter))
+        return mixed(self._logits(self.prior(deter)), self.unimix)
 
     def correct(self, deter: Tensor, tokens: Tensor) -> Tensor:
         """Returns the distribution of categories once tokens (..., d) are seen as well."""
-        return self._log(self.posterior(torch.cat([deter, tokens.to(deter.dtype)], -1)))
+        return mixed(self._corrected(deter, tokens), self.unimix)
 
-    def _log(self, x: Tensor) -> Tensor:
-        p = F.softmax(x.float().unflatten(-1, (self.stoch, self.classes)), -1)
-        return ((1 - self.unimix) * p + self.unimix / self.classes).log()
+    def _corrected(self, deter: Tensor, tokens: Tensor) -> Tensor:
+        return self._logits(self.posterior(torch.cat([deter, tokens.to(deter.dtype)], -1)))
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.stoch, self.classes))
 
     def noise(self, shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
-        """Returns what `draw` decides by, (*shape, stoch, classes)."""
-        like = torch.empty(*shape, self.stoch, self.classes, device=rng.device)
-        return like.exponential_(generator=rng)
+        """Returns what `draw` decides by, (*shape, stoch)."""
+        return torch.rand(*shape, self.stoch, generator=rng, device=rng.device)
 
     def observe(
         self, belief: Belief, action: Tensor, tokens: Tensor, first: Tensor, noise: Tensor | None
     ) -> tuple[Belief, Tensor]:
-        """Returns the belief after `action` (n, nu) led to `tokens`, and its distribution.
+        """Returns the belief after `action` (n, nu) led to `tokens`, and its logits.
 
         Rows at `first` (n,) bool begin anew: their belief and action count as zeros.
         """
@@ -89,41 +89,34 @@ class RSSM(nn.Module):
             "stoch": stoch.masked_fill(anew[..., None], 0),
         }
         deter = self.move(belief, action.masked_fill(anew, 0))
-        log_p = self.correct(deter, tokens)
-        return {"deter": deter, "stoch": draw(log_p, noise)}, log_p
+        logits = self._corrected(deter, tokens)
+        return {"deter": deter, "stoch": draw(logits, noise, self.unimix)}, logits
 
     def follow(
-        self, action: Tensor, tokens: Tensor, first: Tensor, noise: Tensor
+        self, action: Tensor, tokens: Tensor, first: Tensor, noise: Tensor, start: Belief
     ) -> tuple[Belief, Tensor]:
         """Returns the beliefs `{key: (b, t, ...)}` along windows, and their distributions.
 
-        action: (b, t, nu), each the one that led to its step. noise: (b, t, stoch, classes). The
-        window's first step begins from nothing.
+        action: (b, t, nu), each the one that led to its step. noise: (b, t, stoch). start: the
+        belief (b, ...) before the first step.
         """
-        belief, beliefs, corrected = self.start(len(first)), [], []
+        belief, beliefs, corrected = start, [], []
         for i in range(first.shape[1]):
-            belief, log_p = self.observe(
+            belief, logits = self.observe(
                 belief, action[:, i], tokens[:, i], first[:, i], noise[:, i]
             )
             beliefs.append(belief)
-            corrected.append(log_p)
+            corrected.append(logits)
         joined = {key: torch.stack([b[key] for b in beliefs], 1) for key in belief}
-        return joined, torch.stack(corrected, 1)
+        return joined, mixed(torch.stack(corrected, 1), self.unimix)
 
     def imagine(self, belief: Belief, action: Tensor, noise: Tensor | None) -> Belief:
         """Returns the belief that `action` (n, nu) is expected to lead to."""
         deter = self.move(belief, action)
-        return {"deter": deter, "stoch": draw(self.predict(deter), noise)}
-
-
-def draw(log_p: Tensor, noise: Tensor | None) -> Tensor:
-    """Returns one-hot draws of distributions, or their modes where `noise` is None.
-
-    The gradient passes as if the probabilities had been returned.
-    """
-    p = log_p.exp()
-    index = (p if noise is None else p / noise).argmax(-1)
-    return F.one_hot(index, p.shape[-1]) + (p - p.detach())
+        return {
+            "deter": deter,
+            "stoch": draw(self._logits(self.prior(deter)), noise, self.unimix),
+        }
 
 
 def flat(belief: Belief) -> Tensor:
