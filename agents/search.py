@@ -226,10 +226,11 @@ def _returns(
     total = torch.zeros(n * k, device=plans.device)
     weight = torch.ones(n * k, device=plans.device)
     living, inside = torch.ones_like(total), torch.zeros_like(total)
+    discount = model.discounts(belief)
     for t in range(h):
         belief, reward, alive = model.imagine(belief, plans[:, :, t].reshape(n * k, nu), rng)
         total = total + weight * reward
-        weight = weight * alive * model.discount
+        weight = weight * alive * discount
         if keep_out is not None:
             inside = inside + (_entered(model, belief, keep_out) & (living >= 0.5))
             living = living * alive

@@ -1,7 +1,8 @@
 """Official: weights of TD-MPC2's authors, from their checkpoint files into a model of ours.
 
 Both layouts are read: the present one (`_Qs.params.0.ln.weight`) and that of the files released
-with the paper (`_Qs.params.2`, four numbers a layer). Nothing in a file is executed.
+with the paper (`_Qs.params.2`, four numbers a layer), of one task or of several at once. Nothing in
+a file is executed.
 """
 
 from __future__ import annotations
@@ -47,9 +48,7 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
     Moments of the optimisers stay as they are; the scale of values is not in their files.
     """
-    if "_task_emb.weight" in tensors:
-        tasks = len(tensors["_task_emb.weight"])
-        raise ValueError(f"the checkpoint is of {tasks} tasks at once; a model here learns one")
+    _check_tasks(model, tensors)
     if not any(k.startswith("_encoder.rgb" if model.pixels else "_encoder.state") for k in tensors):
         own, there = ("pixels", "vectors") if model.pixels else ("vectors", "pixels")
         raise ValueError(f"the model sees {own}, the checkpoint {there}; choose other keys=")
@@ -61,9 +60,28 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             raise ValueError(
                 f"{name!r} has shape {tuple(tensors[name].shape)} there and {tuple(ours.shape)} "
                 "here; build the model with the size, observations and actions of the checkpoint"
+                + (", its task_width and latent" if model.tasks is not None else "")
             )
     for name, ours in pairs:
         ours.copy_(tensors[name])
+    if model.tasks is not None:
+        model.tasks.project()  # theirs are as the last update left them
+
+
+def _check_tasks(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Raises ValueError unless both have as many tasks, with as many action components each."""
+    there = len(tensors["_task_emb.weight"]) if "_task_emb.weight" in tensors else 1
+    here = 1 if model.tasks is None else len(model.tasks.names)
+    if there != here or ("_task_emb.weight" in tensors) != (model.tasks is not None):
+        raise ValueError(
+            f"the checkpoint is of {there} tasks at once, the model of {here}; build it with tasks="
+        )
+    masks = tensors.get("_action_masks")  # the paper's files may lack it
+    if model.tasks is None or masks is None:
+        return
+    theirs, ours = (x.sum(1).int().tolist() for x in (masks, model.tasks.mask))
+    if theirs != ours:
+        raise ValueError(f"the tasks have {theirs} action components there and {ours} here")
 
 
 def _pairs(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
@@ -81,6 +99,8 @@ def _pairs(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[tuple[st
         for k, layer in enumerate(net.layers):
             for part in _PARTS[: 4 if hasattr(layer, "gain") else 2]:
                 yield f"{head}.{k}.{part}", getattr(layer, _OURS[part])
+    if model.tasks is not None:
+        yield "_task_emb.weight", model.tasks.weight
     old = "_Qs.params.0" in tensors
     there = ("_Qs.params", "_target_Qs.params" if old else "_target_Qs_params")
     for prefix, critics in zip(there, (model.critics, model.target), strict=True):

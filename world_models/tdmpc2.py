@@ -36,6 +36,7 @@ from .encoders import (
 )
 from .model import Belief, WorldModel
 from .saving import copied, put_back
+from .tasks import TaskSpec, TaskTable, Told, heuristic_discount, told_of
 
 # size in millions of parameters: (encoder width, its layers, latent, width of the rest, critics)
 SIZES = {
@@ -51,15 +52,21 @@ class TDMPC2(WorldModel):
     """Latents on simplices, with dynamics, reward, a policy and an ensemble of critics on them.
 
     Source: Hansen et al. 2024, arXiv 2310.16828, with the loss weights and the entropy term of
-    the authors' current code: entropy is -nu log N(a), taken before the tanh. Two choices differ
-    from that code: images are shifted at random in learning only, and where the latent is not
-    512 the pixel encoder has latent / 16 channels instead of 32.
+    the authors' current code: entropy is -nu log N(a), taken before the tanh. Choices that differ
+    from that code: images are shifted at random in learning only; where the latent is not 512 the
+    pixel encoder has latent / 16 channels instead of 32; the policy's loss moves no embedding of a
+    task (there its gradient is left over for the next update of the model); an end is foreseen by
+    its probability, not by whether that is above 1/2, and among several tasks as well.
 
     observation: the space of a step's observations. keys: None for every float32 vector, some
     vectors, or one 64 x 64 image. nu: components of an action. size: 1, 5, 19, 48 or 317.
     episode_length: steps, for the discount unless one is given. episodic: learn when the task
     ends. bf16: matrix products in bfloat16 (CUDA). compile: torch.compile the pure parts.
-    Raises ValueError for keys, sizes and devices that are not among those.
+    tasks: several to learn at once, from vectors; steps then say by `task` (n,) int64 which of
+    them a row has, observations and actions are padded to the widest, every network reads the
+    task's embedding of `task_width` numbers behind what it reads anyway, and each task has the
+    discount of its own episodes. latent: in place of the size's own.
+    Raises ValueError for keys, sizes, tasks and devices that are not among those.
     """
 
     differentiable = True
@@ -95,6 +102,9 @@ class TDMPC2(WorldModel):
         bound: float = 10.0,
         shift: int = 3,
         bf16: bool = False,
+        tasks: Sequence[TaskSpec] | None = None,
+        task_width: int = 96,
+        latent: int | None = None,
     ):
         super().__init__()
         if size not in SIZES:
@@ -104,19 +114,29 @@ class TDMPC2(WorldModel):
             raise ValueError(
                 f"bf16 on {self.device.type!r} gains nothing; use device='cuda' or drop it"
             )
-        self.keys = choose_keys(observation, keys)
+        self.senses = choose_keys(observation, keys)
+        self.keys = self.senses if tasks is None else (*self.senses, "task")
+        self.pixels = self.senses[0].startswith("rgb/")
+        if tasks is not None and (self.pixels or "task" not in observation.spaces):
+            raise ValueError(
+                f"several tasks are learnt from vectors and 'task'; there are {list(observation)}"
+            )
         self.observation = {k: observation[k] for k in self.keys}
-        self.pixels = self.keys[0].startswith("rgb/")
         self.nu, self.episodic, self.horizon, self.batch_size = nu, episodic, horizon, batch_size
         self.window = horizon + 1 + (FRAMES - 1 if self.pixels else 0)
         self.discount = heuristic_discount(episode_length) if discount is None else discount
+        self.latent = SIZES[size][2] if latent is None else latent
         self.coefs = (consistency_coef, reward_coef, value_coef, terminal_coef, entropy_coef)
         self.rho, self.tau, self.dropout, self.grad_clip = rho, tau, dropout, grad_clip
         self.log_std, self.shift, self.bf16 = log_std, shift, bf16
         self.two_hot = TwoHot(-bound, bound, bins)
-        inputs = sum(observation[k].shape[0] for k in self.keys)
+        inputs = sum(observation[k].shape[0] for k in self.senses)
         with torch.device("meta" if self.device.type == "meta" else "cpu"):
-            self._build(size, inputs, torch.Generator("cpu").manual_seed(seed))
+            rng, told = torch.Generator("cpu").manual_seed(seed), 0 if tasks is None else task_width
+            self._build(size, inputs, told, rng)
+            self.tasks = None if tasks is None else TaskTable(tasks, nu, told, rng, discount)
+        if self.tasks is not None:
+            self.discount = self.tasks.longest
         self.to(self.device)
         self.generator = torch.Generator("cpu" if self.device.type == "meta" else self.device)
         self.seed, self.updates = seed, 0
@@ -126,15 +146,17 @@ class TDMPC2(WorldModel):
             self._policy_loss = torch.compile(self._policy_loss)
             self._imagine = torch.compile(self._imagine)
 
-    def _build(self, size: int, inputs: int, rng: torch.Generator) -> None:
-        wide, layers, self.latent, hidden, count = SIZES[size]
-        self.hidden = hidden
-        z, za, bins = self.latent, self.latent + self.nu, self.two_hot.count
+    def _build(self, size: int, inputs: int, told: int, rng: torch.Generator) -> None:
+        """Makes the networks; each reads `told` numbers more, the embedding of the task."""
+        wide, layers, _, hidden, count = SIZES[size]
+        self.hidden, latent, bins = hidden, self.latent, self.two_hot.count
+        z, za = latent + told, latent + told + self.nu
         if self.pixels:
-            self.encoder = PixelEncoder(z, rng)
+            self.encoder = PixelEncoder(latent, rng)
         else:
-            self.encoder = VectorEncoder([inputs, *[wide] * max(layers - 1, 1), z], rng)
-        self.dynamics = MLP([za, hidden, hidden, z], rng, last=norm_simnorm)
+            widths = [inputs + told, *[wide] * max(layers - 1, 1), latent]
+            self.encoder = VectorEncoder(widths, rng)
+        self.dynamics = MLP([za, hidden, hidden, latent], rng, last=norm_simnorm)
         self.reward = MLP([za, hidden, hidden, bins], rng, zero=True)
         self.terminal = MLP([z, hidden, hidden, 1], rng) if self.episodic else None
         self.policy = MLP([z, hidden, hidden, 2 * self.nu], rng)
@@ -168,13 +190,16 @@ class TDMPC2(WorldModel):
         if self.pixels:
             shape = (n, PIXELS, PIXELS, 3 * FRAMES)
             belief["frames"] = torch.zeros(shape, dtype=torch.uint8, device=self.device)
+        if self.tasks is not None:
+            belief["task"] = torch.zeros(n, dtype=torch.int64, device=self.device)
         return belief
 
     @torch.no_grad()
     def observe(self, belief: Belief, action: Tensor, step: dict[str, Tensor], rng) -> Belief:
         self.io_contract().check_step(step, action)
         if not self.pixels:
-            return {"z": self.encoder(self._vector(step))}
+            z = self.encoder(told_of(self._vector(step), self._told(step)))
+            return {"z": z} | self._task(step)
         image = step[self.keys[0]]
         frames = torch.cat([belief["frames"][..., 3:], image], -1)
         again = image.repeat(1, 1, 1, FRAMES)
@@ -183,28 +208,34 @@ class TDMPC2(WorldModel):
 
     def imagine(self, belief: Belief, action: Tensor, rng) -> tuple[Belief, Tensor, Tensor]:
         # Candidates of one row begin at one latent; its share of the first layers is taken once.
-        z = belief["z"]
-        z, reward, alive = self._imagine(z if z.requires_grad else distinct_rows(z), action)
-        return {"z": z}, reward, alive
+        told = self._told(belief)
+        z = told_of(belief["z"], told)
+        action = action if told is None else action * told.mask
+        z, reward, alive = self._imagine(z if z.requires_grad else distinct_rows(z), action, told)
+        return {"z": z} | self._task(belief), reward, alive
 
-    def _imagine(self, z: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _imagine(self, z: Tensor, action: Tensor, told: Told | None):
         reward, z = self.two_hot.decode(self.reward(z, action)), self.dynamics(z, action)
         if self.terminal is None:
             return z, reward, torch.ones_like(reward)
-        return z, reward, 1 - torch.sigmoid(self.terminal(z)[:, 0])
+        return z, reward, 1 - torch.sigmoid(self.terminal(told_of(z, told))[:, 0])
+
+    def discounts(self, belief: Belief) -> float | Tensor:
+        """Returns the discount of the model, or of the task of each row, (n,)."""
+        return self.discount if self.tasks is None else self.tasks.discount[belief["task"]]
 
     def value(self, belief: Belief, rng) -> Tensor:
         """Returns the mean of two critics, drawn anew per call, at an action of the policy."""
-        z = belief["z"]
-        action, _ = self._act(z, self._noise(z.shape[:-1], rng))
-        return self._q(self.critics, z, action, self._two(rng)).mean(0)
+        z, told = belief["z"], self._told(belief)
+        action, _ = self._act(z, self._noise(z.shape[:-1], rng), told)
+        return self._q(self.critics, told_of(z, told), action, self._two(rng)).mean(0)
 
     @torch.no_grad()
     def propose(self, belief: Belief, rng) -> Tensor:
-        z = belief["z"]
+        z, told = belief["z"], self._told(belief)
         if rng is None:
-            return self._act(z, torch.zeros(*z.shape[:-1], self.nu, device=z.device))[0]
-        return self._act(z, self._noise(z.shape[:-1], rng))[0]
+            return self._act(z, torch.zeros(*z.shape[:-1], self.nu, device=z.device), told)[0]
+        return self._act(z, self._noise(z.shape[:-1], rng), told)[0]
 
     def update(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Takes one step on windows of `window` steps; only `terminal` stops the bootstrap."""
@@ -215,18 +246,23 @@ class TDMPC2(WorldModel):
         self.generator.manual_seed(int(chance[0]))
         self.updates += 1
         observed, action, reward, terminal = self._read(batch)
+        told = self._told(batch)
+        action = action if told is None else action * told.mask
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             with torch.no_grad():
-                goals, returns = self._targets(observed[1:], reward, terminal)
+                goals, returns = self._targets(observed[1:], reward, terminal, told)
             mask = self._mask(self.critics.count, action.shape[0] * action.shape[1])
             loss, zs, metrics = self._model_loss(
-                observed[0], action, reward, terminal, goals, returns, mask
+                observed[0], action, reward, terminal, goals, returns, mask, told
             )
         self._descend(self.model_optimiser, loss, metrics, "grad_norm")
+        if told is not None:
+            self.tasks.project()
+            told = self._told(batch).detach()
         members, noise = self._two(self.generator), self._noise(zs.shape[:-1], self.generator)
         mask = self._mask(len(members), zs.shape[0] * zs.shape[1])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            loss, scale, more = self._policy_loss(zs.detach(), noise, members, mask)
+            loss, scale, more = self._policy_loss(zs.detach(), noise, members, mask, told)
         self.scale.copy_(scale)
         self._descend(self.policy_optimiser, loss, more, "policy_grad_norm")
         with torch.no_grad():
@@ -249,7 +285,7 @@ class TDMPC2(WorldModel):
         if self.pixels:
             start = window_starts(batch["first"], self.generator)
             steps = start[:, None] + torch.arange(self.horizon + 1, device=self.device)
-            observed = stack_frames(batch[self.keys[0]], steps)
+            observed = stack_frames(batch[self.senses[0]], steps)
             rows = torch.arange(len(steps), device=self.device)[:, None]
             action, reward, terminal = (x[rows, steps] for x in (action, reward, terminal))
             observed = shift_frames(observed.flatten(0, 1), self.shift, self.generator)
@@ -259,23 +295,25 @@ class TDMPC2(WorldModel):
         parts = (observed, action[:, :-1], reward[:, 1:], terminal[:, 1:])
         return tuple(x.transpose(0, 1).contiguous() for x in parts)
 
-    def _targets(self, observed: Tensor, reward: Tensor, terminal: Tensor) -> tuple[Tensor, Tensor]:
+    def _targets(self, observed, reward, terminal, told=None) -> tuple[Tensor, Tensor]:
         """Returns the latents to reach (h, b, latent) and the returns to predict (h, b)."""
-        z = self.encoder(observed.flatten(0, 1))
-        action, _ = self._act(z, self._noise(z.shape[:1], self.generator))
-        q = self._q(self.target, z, action, self._two(self.generator))
+        discount = self.discount if told is None else told.discount
+        told = None if told is None else told.repeat(len(reward))
+        z = self.encoder(told_of(observed.flatten(0, 1), told))
+        action, _ = self._act(z, self._noise(z.shape[:1], self.generator), told)
+        q = self._q(self.target, told_of(z, told), action, self._two(self.generator))
         value = q.amin(0).view_as(reward)
-        return z.view(*reward.shape, -1), reward + self.discount * (1 - terminal) * value
+        return z.view(*reward.shape, -1), reward + discount * (1 - terminal) * value
 
-    def _model_loss(self, first, action, reward, terminal, goals, returns, mask):
+    def _model_loss(self, first, action, reward, terminal, goals, returns, mask, told=None):
         """Returns the loss, the latents (h + 1, b, latent) of the rollout and the metrics."""
         weight = self.rho ** torch.arange(self.horizon, device=first.device)
-        zs = [self.encoder(first)]
+        zs = [self.encoder(told_of(first, told))]
         for a in action:
-            zs.append(self.dynamics(zs[-1], a))
+            zs.append(self.dynamics(told_of(zs[-1], told), a))
         zs = torch.stack(zs)
         consistency = (zs[1:] - goals).square().mean((1, 2))
-        za = zs[:-1].flatten(0, 1), action.flatten(0, 1)
+        za = told_of(zs[:-1], told).flatten(0, 1), action.flatten(0, 1)
         predicted = self.reward(*za).view(*reward.shape, -1)
         q = self.critics(*za, mask=mask).view(-1, *reward.shape, self.two_hot.count)
         losses = {
@@ -284,31 +322,42 @@ class TDMPC2(WorldModel):
             "value_loss": (weight * self.two_hot.loss(q.float(), returns).mean((0, 2))).mean(),
         }
         if self.terminal is not None:
-            logits = self.terminal(zs[1:])[..., 0].float()
+            logits = self.terminal(told_of(zs[1:], told))[..., 0].float()
             losses["terminal_loss"] = F.binary_cross_entropy_with_logits(logits, terminal)
         total = sum(c * v for c, v in zip(self.coefs, losses.values(), strict=False))
         return total, zs, losses | {"total_loss": total}
 
-    def _policy_loss(self, zs, noise, members, mask):
+    def _policy_loss(self, zs, noise, members, mask, told=None):
         """Returns the loss, the new scale of values and the metrics; critics get no gradient."""
-        action, density = self._act(zs, noise)
-        za = zs.flatten(0, 1), action.flatten(0, 1)
+        action, density = self._act(zs, noise, told)
+        za = told_of(zs, told).flatten(0, 1), action.flatten(0, 1)
         q = self._q(self.critics, *za, members, mask, frozen=True).mean(0).view(zs.shape[:-1])
         ends = torch.tensor([0.05, 0.95], device=q.device)
         low, high = torch.quantile(q[0].detach(), ends)
         scale = torch.lerp(self.scale, (high - low).clamp(min=1), self.tau)
-        entropy = -self.nu * density
+        entropy = -(self.nu if told is None else told.nu) * density
         weight = self.rho ** torch.arange(len(zs), device=zs.device)
         loss = -(weight * (self.coefs[-1] * entropy + q / scale).mean(1)).mean()
         metrics = {"policy_loss": loss, "policy_entropy": entropy.mean(), "policy_scale": scale}
         return loss, scale.detach(), metrics | {"policy_value": q.mean()}
 
     def _vector(self, step: dict[str, Tensor]) -> Tensor:
-        return torch.cat([step[k] for k in self.keys], -1)
+        return torch.cat([step[k] for k in self.senses], -1)
 
-    def _act(self, z: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        mean, raw = self.policy(z).float().chunk(2, -1)
-        return squashed_gaussian(mean, raw, noise, *self.log_std)
+    def _told(self, source: dict[str, Tensor]) -> Told | None:
+        """Returns what is told of the tasks of a step, a belief or windows: one task a window."""
+        if self.tasks is None:
+            return None
+        task = source["task"]
+        return self.tasks(task if task.ndim == 1 else task[:, 0])
+
+    def _task(self, source: dict[str, Tensor]) -> Belief:
+        return {} if self.tasks is None else {"task": source["task"]}
+
+    def _act(self, z: Tensor, noise: Tensor, told: Told | None) -> tuple[Tensor, Tensor]:
+        mean, raw = self.policy(told_of(z, told)).float().chunk(2, -1)
+        mask = None if told is None else told.mask
+        return squashed_gaussian(mean, raw, noise, *self.log_std, mask)
 
     def _q(self, critics: Ensemble, z: Tensor, action: Tensor, members, mask=None, frozen=False):
         """Returns the values (k, m) of actions (m, nu) at latents z (m, latent)."""
@@ -352,9 +401,3 @@ class TDMPC2(WorldModel):
             for p, moments in optimiser.state.items():
                 tensors |= {f"adam/{names[p]}/{k}": v for k, v in moments.items()}
         return tensors
-
-
-def heuristic_discount(episode_length: int) -> float:
-    """Returns (L/5 - 1) / (L/5) for episodes of L steps, within [0.95, 0.995]."""
-    part = episode_length / 5
-    return min(max((part - 1) / part, 0.95), 0.995)
