@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,11 +23,13 @@ def make_env(
     autoreset_mode: str = "NextStep",
     world: Mapping | None = None,
 ):
-    """Returns the BatchEnv of a task; ConfigError where its arguments do not fit together.
+    """Returns the BatchEnv of a task, or Several of `one+another`, n rows of each.
 
+    Raises ConfigError where the arguments do not fit together.
     world: more of BatchEnv's keywords: robot, control, split, senses, vary, reward.
     """
     from .envs.env import BatchEnv
+    from .envs.several import Several
 
     given = {k: _tuples(v) for k, v in (world or {}).items()}
     own = {
@@ -38,7 +41,38 @@ def make_env(
     if twice := own.keys() & given.keys():
         raise config.ConfigError(f"{', '.join(sorted(twice))}: give it without the `world.`")
     with _refusing():
-        return BatchEnv(registry.find("envs", task).name, n, **own, **given)
+        worlds = [BatchEnv(name, n, **own, **given) for name in task_names(task)]
+        return worlds[0] if len(worlds) == 1 else Several(worlds)
+
+
+def task_names(task: str) -> list[str]:
+    """Returns the class names of the tasks in `one+another`; UnknownName where one is not."""
+    return [registry.find("envs", one).name for one in task.split("+")]
+
+
+def names_of(env) -> list[str]:
+    """Returns the class names of a world's tasks, in the order of their ids."""
+    return [*env.names] if hasattr(env, "sides") else [type(env.task).__name__]
+
+
+def alone(env, task: str):
+    """Returns the world of one of the tasks, which is `env` itself where that is of one.
+
+    Raises ConfigError for a task that is not among those of `env`.
+    """
+    if not hasattr(env, "sides"):
+        return env
+    (name,) = task_names(task)
+    if name not in env.names:
+        raise config.ConfigError(f"{task} is not among the tasks learnt: {', '.join(env.names)}")
+    return env.alone(name)
+
+
+def episode_lengths(env) -> list[int]:
+    """Returns how many decisions an episode has, of each of a world's tasks."""
+    if hasattr(env, "sides"):
+        return [side.episode_length for side in env.sides]
+    return [round(env.task.time_limit / env.task.control_dt / env.action_repeat)]
 
 
 def _tuples(value):
@@ -72,8 +106,15 @@ def make_model(model: Mapping, env, device: str = "cpu", seed: int = 0, share=No
     if name == "simulator_model":
         with _refusing():
             return kind(env, **given)
-    steps = env.task.time_limit / env.task.control_dt / env.action_repeat
-    defaults = {"episode_length": round(steps), "seed": seed, "device": pick_device(device)}
+    defaults = {"seed": seed, "device": pick_device(device)}
+    if hasattr(env, "sides"):
+        from .world_models.tasks import TaskSpec
+
+        if "tasks" not in inspect.signature(kind).parameters:
+            raise config.ConfigError(f"model {name} learns one task at a time; tdmpc2 learns many")
+        defaults["tasks"] = [TaskSpec(s.name, s.nu, s.episode_length) for s in env.sides]
+    else:
+        (defaults["episode_length"],) = episode_lengths(env)
     nu = env.single_action_space.shape[0]
     with _refusing():
         made = kind(env.single_observation_space, nu, **defaults | given)
@@ -159,8 +200,8 @@ def restore(run: str | Path, env, device: str = "cpu"):
     found = checkpoint.latest(path / "checkpoints")
     if found is None:
         raise config.ConfigError(f"{path} has no whole checkpoint yet; go on training it")
-    if registry.find("envs", told["task"]).name != type(env.task).__name__:
-        raise config.ConfigError(f"{path} learnt {told['task']}, not {type(env.task).__name__}")
+    if task_names(told["task"]) != names_of(env):
+        raise config.ConfigError(f"{path} learnt {told['task']}, not {'+'.join(names_of(env))}")
     model = make_model(told["model"], env, device=device, seed=told["seed"])
     tensors, _, state = checkpoint.load(found)
     with _refusing():
@@ -179,10 +220,12 @@ def make_policy(name: str, env, run: str = "", device: str = "cpu", planner: Map
     if name == "random":
         return policy.Random(env.single_action_space.shape[0])
     if name == "expert":
-        if env.task.expert(env.sim) is None:
-            raise config.ConfigError(
-                f"{type(env.task).__name__} has no scripted expert; use policy=random or a planner"
-            )
+        for world in getattr(env, "worlds", (env,)):
+            if world.task.expert(world.sim) is None:
+                name = type(world.task).__name__
+                raise config.ConfigError(
+                    f"{name} has no scripted expert; use policy=random or a planner"
+                )
         return policy.Expert(env)
     given = {**(planner or {}), "name": name}
     if run:
@@ -192,6 +235,8 @@ def make_policy(name: str, env, run: str = "", device: str = "cpu", planner: Map
         return make_planner(given, model)
     if name == "prior":
         raise config.ConfigError("policy=prior is a trained model's; say which with run=FOLDER")
+    if hasattr(env, "sides"):
+        raise config.ConfigError("the simulator plans for one task; give run=FOLDER, or one task=")
     truth = make_model({"name": "simulator_model"}, simulation(env))
     return make_planner(given, truth)
 

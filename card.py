@@ -15,8 +15,14 @@ def spaces(env) -> dict:
         key: {"shape": list(space.shape), "dtype": str(space.dtype)}
         for key, space in env.single_observation_space.items()
     }
-    parts = [vars(c) for c in env.action_spec.components]
-    return {"observation": seen, "action": {"rate": env.action_spec.rate, "components": parts}}
+    worlds = getattr(env, "worlds", (env,))
+    parts = [
+        vars(c) | ({"name": f"{type(w.task).__name__}: {c.name}"} if len(worlds) > 1 else {})
+        for w in worlds
+        for c in w.action_spec.components
+    ]
+    rate = worlds[0].action_spec.rate
+    return {"observation": seen, "action": {"rate": rate, "components": parts}}
 
 
 def write(folder: Path, told: Mapping, env, progress, metrics: list[dict]) -> None:

@@ -18,6 +18,7 @@ from . import registry
 
 ROOT = Path(__file__).resolve().parent
 RECIPES = ROOT / "configs"
+SEVERAL = ("train", "score")  # verbs that take task=one+another
 PRESETS = ("experiment",)  # groups of recipes for which a verb needs no key of that name
 NAMES = {"task": "envs", "robot": "robots", "model.name": "world_models", "planner.name": "agents"}
 
@@ -119,7 +120,7 @@ def compose(function: Callable, arguments: list[str]) -> dict[str, object]:
             choice = registry.nearest("", [m.snake for m in registry.members(room).values()])
             raise ConfigError(f"{verb} needs {key.name}=...{choice if room else ''}")
         config[key.name] = _typed(verb, key, config[key.name])
-    _check_names(config)
+    _check_names(verb, config)
     return {name: config[name] for name in keys}
 
 
@@ -223,14 +224,18 @@ def _typed(verb: str, key: Key, value: object) -> object:
     raise ConfigError(f"{key.name}={shown} of {verb} must be {kind}")
 
 
-def _check_names(config: Mapping[str, object]) -> None:
+def _check_names(verb: str, config: Mapping[str, object]) -> None:
     """Looks every name up before anything is built."""
     for name, room in NAMES.items():
         head, _, rest = name.partition(".")
         value = config.get(head)
         value = value.get(rest) if rest and isinstance(value, Mapping) else value
         if isinstance(value, str) and value:
-            registry.find(room, value)
+            several = value.split("+") if name == "task" else [value]
+            for one in several:
+                registry.find(room, one)
+            if len(several) > 1 and verb not in SEVERAL:
+                raise ConfigError(f"{verb} takes one task, not {value}; {', '.join(SEVERAL)} more")
     agent = config.get("agent")
     if isinstance(agent, str) and agent and agent not in recipes().get("agent", []):
         near = registry.nearest(agent, recipes().get("agent", []))

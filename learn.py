@@ -79,13 +79,15 @@ def train(
     evaluate: Callable[[Progress], dict] | None = None,
     evaluate_every: int = 0,
     watch: Callable[[Progress, dict], None] | None = None,
+    read: Callable[[list], Replay] | None = None,
 ) -> Progress:
     """Trains until `steps` are done, going on from the run's newest checkpoint if it has one.
 
     Offline (env None): `steps` updates from the episodes in the folders `sources`. Online: `steps`
     env steps; the world's episodes are recorded into the run and learnt from together with
     `sources`. Once `seed_steps` are taken, `pretrain` updates are done at once, then `ratio` for
-    every env step. env: a BatchEnv in NEXT_STEP mode; policy: what acts in it.
+    every env step. env: a BatchEnv in NEXT_STEP mode; policy: what acts in it. read(folders)
+    gives what batches come from, default a Replay of all of them alike.
 
     Every `evaluate_every` env steps (offline: updates), once anything is learnt,
     `evaluate(progress)` may return numbers to log. `watch(progress, metrics)` is called after each
@@ -96,7 +98,7 @@ def train(
     Raises NotFinite when a metric is not finite where it is logged or would be saved, and
     ValueError if there is nothing to learn from, or not what the learner's contract says.
     """
-    loop = _Loop(learner, run, sources, env, policy, seed)
+    loop = _Loop(learner, run, sources, env, policy, seed, read)
     loop.resume()
     p, mark = loop.progress, "update" if env is None else "step"
     with Interrupt() as interrupt, loop.leading():
@@ -157,7 +159,7 @@ class Interrupt:
 class _Loop:
     """The state of a training between two atoms (one update, or one step of all rows)."""
 
-    def __init__(self, learner, run, sources, env, policy, seed):
+    def __init__(self, learner, run, sources, env, policy, seed, read=None):
         self.learner, self.run_folder, self.env = learner, run, env
         self.share = getattr(learner, "share", ALONE)
         self.progress, self.metrics, self.judged = Progress(), {}, 0
@@ -167,14 +169,14 @@ class _Loop:
         self.recorder = self.rollout = None
         paths = [*sources]
         if env is not None:
-            self.recorder = Recorder(run.episodes, {"fingerprint": env.fingerprint})
+            self.recorder = Recorder(run.episodes, _info(env))
             paths.append(run.episodes)
             self.rollout = rollout(env, policy, _row_seeds(root, env.num_envs))
             self.progress.returns = [0.0] * env.num_envs
         if not paths:
             raise ValueError("nothing to learn from: give a world, or folders of episodes")
         self._sources, self._paths = bool(sources), paths
-        self.data = None
+        self.data, self._read = None, read or self._alike
 
     @contextmanager
     def leading(self):
@@ -225,14 +227,17 @@ class _Loop:
     def update(self) -> None:
         learner = self.learner
         if self.data is None:
-            keys = getattr(learner, "keys", None)
-            keys = keys and tuple(dict.fromkeys((*keys, *ALWAYS)))
-            self.data = Replay(Episodes(self._paths, keys), learner.device)
+            self.data = self._read(self._paths)
         elif self.recorder is not None:
             self.data.refresh()
         batch = self.data.sample(self.rng, learner.batch_size, learner.window)
         self.metrics = learner.update(self.share.hand_out(batch))
         self.progress.updates += 1
+
+    def _alike(self, paths: list) -> Replay:
+        keys = getattr(self.learner, "keys", None)
+        keys = keys and tuple(dict.fromkeys((*keys, *ALWAYS)))
+        return Replay(Episodes(paths, keys), self.learner.device)
 
     def log(self) -> None:
         values = {k: float(v) for k, v in self.metrics.items()}
@@ -278,7 +283,7 @@ class _Loop:
             self.run_folder.forget(-1)
             if self.recorder is not None:
                 set_aside(self.run_folder.episodes, [])
-                self.recorder = Recorder(self.recorder.path, {"fingerprint": self.env.fingerprint})
+                self.recorder = Recorder(self.recorder.path, _info(self.env))
             return
         tensors, arrays, state = checkpoint.load(path)
         self.learner.io_contract().require(state.get("contract"), path)
@@ -290,9 +295,16 @@ class _Loop:
         self.run_folder.forget(self.saved)
         if self.recorder is not None:
             set_aside(self.run_folder.episodes, state["shards"])
-            self.recorder = Recorder(self.recorder.path, {"fingerprint": self.env.fingerprint})
+            self.recorder = Recorder(self.recorder.path, _info(self.env))
             self.recorder.restore(_part(arrays, "hand/"))
             self.rollout.load(_part(arrays, "rollout/"))
+
+
+def _info(env) -> dict:
+    """Returns what a folder says of a world; of several tasks the names too, in order of ids."""
+    return {"fingerprint": env.fingerprint} | (
+        {"tasks": list(env.names)} if hasattr(env, "sides") else {}
+    )
 
 
 def _part(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

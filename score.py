@@ -64,6 +64,28 @@ def judge(
     return Score(type(policy).__name__, np.array(success, bool), np.array(returns))
 
 
+def judge_each(env, policy, episodes: int, seed: int = 0) -> dict[str, Score]:
+    """Returns the score on each task of a world, by name, as `judge` gives with that task alone.
+
+    env: a BatchEnv, or Several of as many rows each; policy: one that learnt all of these tasks.
+    """
+    if not hasattr(env, "sides"):
+        return {type(env.task).__name__: judge(env, policy, episodes, seed)}
+    there = [env.names[i] for i in env.ids]
+    return {name: judge(env.alone(name), policy, episodes, seed) for name in there}
+
+
+def numbers(scores: dict[str, Score]) -> dict:
+    """Returns what a training logs: success and return over all tasks, and of each of several."""
+    found = {name: score.summary() for name, score in scores.items()}
+    first, *rest = found.values()
+    out = {k: first[k] for k in ("policy", "episodes", "success", "return")}
+    for key in ("success", "return") if rest else ():
+        out[key] = sum(s[key] for s in found.values()) / len(found)
+        out |= {f"{key}/{name}": s[key] for name, s in found.items()}
+    return out
+
+
 def rows_for(episodes: int, most: int) -> int:
     """Returns the greatest number of rows, at most `most`, that divides `episodes`.
 
@@ -115,14 +137,16 @@ def table(summaries: list[dict]):
     from rich.table import Table
 
     out = Table(box=None, pad_edge=False)
-    for title in ("policy", "episodes", "success", "95 %", "return", "95 %"):
-        out.add_column(title, justify="left" if title == "policy" else "right")
+    several = len({s.get("task") for s in summaries}) > 1
+    for title in ("task",) * several + ("policy", "episodes", "success", "95 %", "return", "95 %"):
+        out.add_column(title, justify="left" if title in ("task", "policy") else "right")
     for s in summaries:
         low, high = s["success_interval"]
         down, up = s["return_interval"]
         out.add_row(
-            s["policy"], str(s["episodes"]), f"{s['success']:.2f}", f"{low:.2f} - {high:.2f}",
-            f"{s['return']:.1f}", f"{down:.1f} - {up:.1f}",
+            *([s["task"]] if several else []), s["policy"], str(s["episodes"]),
+            f"{s['success']:.2f}", f"{low:.2f} - {high:.2f}", f"{s['return']:.1f}",
+            f"{down:.1f} - {up:.1f}",
         )  # fmt: skip
     return out
 
@@ -150,7 +174,7 @@ def score(
 ) -> None:
     """Scores a policy over fixed held-out seeds: success and return with 95 % intervals.
 
-    task: what is asked, as `umwelten list tasks` says
+    task: what is asked, as `umwelten list tasks` says; of several, one+another
     policy: random, expert, mppi, cem, icem, gradient, random_shooting, or prior (of a run)
     run: folder of a training whose model plans; without it planners plan through the simulator
     episodes: how many
@@ -165,6 +189,7 @@ def score(
 
     umwelten score task=reach policy=expert
     umwelten score task=reach policy=mppi run=runs/demo/train
+    umwelten score task=cartpole_balance+cup_catch policy=mppi run=runs/both
     """
     from rich.console import Console
 
@@ -174,11 +199,18 @@ def score(
     rows = rows_for(episodes, n)
     simulated = not run and policy not in ("random", "expert")
     told = build.world_of(run, action_repeat, (), world)
-    env = build.make_env(task, rows, physics=simulated, **told)
-    actor = build.make_policy(policy, env, run, device, planner)
-    timed = Timed(actor)
-    summary = {"task": task, **judge(env, timed, episodes, seed).summary(), "seed": seed}
-    summary |= {"policy": type(actor).__name__, "rows": rows, "latency": timed.latency()}
+    learnt = build.config_of(run)["task"] if run else task
+    env = build.make_env(learnt if "+" in learnt else task, rows, physics=simulated, **told)
+    summaries = []
+    for name in task.split("+"):
+        alone = build.alone(env, name)
+        actor = build.make_policy(policy, alone, run, device, planner)
+        timed = Timed(actor)
+        summary = {"task": name, **judge(alone, timed, episodes, seed).summary(), "seed": seed}
+        summary |= {"policy": type(actor).__name__, "rows": rows, "latency": timed.latency()}
+        summaries.append(summary)
     if out:
-        Path(out).write_text(json.dumps(summary, indent=1))
-    Console().print(table([summary]), spent(rows, timed.latency()))
+        found = summaries[0] if len(summaries) == 1 else {"task": task, "tasks": summaries}
+        Path(out).write_text(json.dumps(found, indent=1))
+    latencies = (spent(rows, s["latency"]) for s in summaries)
+    Console().print(table(summaries), *dict.fromkeys(latencies), sep="\n")

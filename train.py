@@ -36,11 +36,11 @@ def train(
     The run's folder holds config, versions, metrics, checkpoints and episodes; the same command
     goes on where it stopped.
 
-    task: what is asked, as `umwelten list tasks` says
+    task: what is asked, as `umwelten list tasks` says; of several, one+another
     agent: a whole agent, as `umwelten list agents` says: a model, its planner and its prior
     out: the run's folder, default runs/<task>-<agent>-<seed>
     steps: decisions to take (offline: updates to do)
-    n: rows that act at a time
+    n: rows that act at a time, of each task
     action_repeat: control steps that an action lasts; their rewards are summed
     seed: of everything drawn
     device: auto, cpu or cuda
@@ -59,6 +59,7 @@ def train(
     world: robot, control, split, senses, vary, reward: world.vary=[mass,friction] world.split=train
 
     umwelten train task=cartpole_swingup agent=tdmpc2 action_repeat=2
+    umwelten train task=cartpole_balance+cup_catch agent=tdmpc2 action_repeat=2
     umwelten train task=reach sources=[runs/reach-expert] offline=true model.size=1 steps=5000
     """
     told = {k: v for k, v in locals().items() if k not in ("out", "threads")}
@@ -110,11 +111,11 @@ def run_training(run, told: dict, threads: int = 0, watch=None, share=None) -> d
     options = {k: told[k] for k in ("action_repeat", "cameras", "world")}
     env = build.make_env(told["task"], told["n"], **options)
     model = _model(told, env, share)
-    length = round(env.task.time_limit / env.task.control_dt / told["action_repeat"])
-    warm = told["seed_steps"] if told["seed_steps"] >= 0 else max(1000, 5 * length)
+    warm = max(1000, 5 * sum(build.episode_lengths(env)))
+    warm = told["seed_steps"] if told["seed_steps"] >= 0 else warm
     actor = build.make_planner(told["planner"], model, explore=True)
     if warm:
-        actor = Warmup(actor, env.single_action_space.shape[0], -(-warm // told["n"]))
+        actor = Warmup(actor, env.single_action_space.shape[0], -(-warm // env.num_envs))
     evaluate = _scorer(told, model, options)
     config.save(run.path / "config.yaml", told)
     progress = learn.train(
@@ -123,10 +124,17 @@ def run_training(run, told: dict, threads: int = 0, watch=None, share=None) -> d
         seed=told["seed"], seed_steps=warm,
         pretrain=told["pretrain"] if told["pretrain"] >= 0 else warm,
         save_every=told["save_every"], evaluate_every=told["evaluate_every"],
-        evaluate=evaluate, watch=watch,
+        evaluate=evaluate, watch=watch, read=_reader(env, model.device),
     )  # fmt: skip
     card.write(run.path, told, env, progress, run.metrics())
     return {"updates": progress.updates, "env_steps": progress.env_steps}
+
+
+def _reader(env, device):
+    """Returns how folders are read for a world of several tasks, None for one of one."""
+    from .mixture import Mixture
+
+    return (lambda paths: Mixture(paths, env.sides, device)) if hasattr(env, "sides") else None
 
 
 def _follow(told: dict, threads: int, share) -> None:
@@ -157,7 +165,7 @@ def _cpus() -> int:
 
 def _scorer(told: dict, model, options: dict):
     from . import build
-    from .score import judge, rows_for
+    from .score import judge_each, numbers, rows_for
 
     if not told["evaluate_every"]:
         return None
@@ -165,8 +173,7 @@ def _scorer(told: dict, model, options: dict):
     planner = build.make_planner(told["planner"], model)
 
     def evaluate(progress) -> dict:
-        found = judge(env, planner, told["episodes"]).summary()
-        return {k: found[k] for k in ("policy", "episodes", "success", "return")}
+        return numbers(judge_each(env, planner, told["episodes"]))
 
     return evaluate
 

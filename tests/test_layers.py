@@ -35,6 +35,7 @@ MAY = {  # what a room, or a file beside the rooms, may import beyond its own ro
     "robots": {"registry"},
     "learn": {"episodes", "parallel", "replay", "rollout", "checkpoint", "run"},
     "replay": {"episodes"},
+    "mixture": {"episodes", "replay"},
     "parallel": set(),
     "convert": {"episodes"},
     "episodes": {"shards"},
@@ -51,6 +52,7 @@ MAY = {  # what a room, or a file beside the rooms, may import beyond its own ro
 }
 TORCH_SIDE = {"agents", "world_models", "nets", "blocks", "laprop", "kernels", "fused"}
 TORCH_SIDE |= {"learn", "parallel", "replay"}
+TORCH_SIDE |= {"mixture"}
 LONG, WALL, FUNCTION = 200, 500, 60
 ODD = re.compile(r"Base|Manager|Util|Helper|Factory|Common")
 CODE_IN_FILES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
