@@ -205,10 +205,8 @@ def test_acting_follows_a_world_as_learning_does():
     model, batch = small(), None
     batch = windows(model)
     batch["first"][1, 3] = True
-    model.generator.manual_seed(5)
-    beliefs, _, _ = model._model_losses(batch)
-    model.generator.manual_seed(5)
     noise = model.rssm.noise(batch["first"].shape, model.generator)
+    beliefs, _, _ = model._model_losses(batch, noise)
     belief, action = model.start(3), torch.zeros(3, 2)
     for i in range(model.window):
         model.rssm.noise = lambda shape, rng, i=i: noise[:, i]
@@ -254,8 +252,8 @@ def test_the_models_losses_are_those_of_the_formulas():
     model = awake(small())
     batch = windows(model)
     batch["terminal"][2, 4] = batch["last"][2, 4] = True
-    model.generator.manual_seed(3)
-    beliefs, found, _ = model._model_losses(batch)
+    noise = model.rssm.noise(batch["first"].shape, model.generator)
+    beliefs, found, _ = model._model_losses(batch, noise)
     with torch.no_grad():
         x = flat(beliefs)
         prior = model.rssm.predict(beliefs["deter"])
@@ -288,7 +286,7 @@ def test_the_total_weighs_the_losses_as_published():
 def test_the_dream_begins_at_every_step_and_weighs_by_the_chance_of_being_there():
     model = awake(small())
     starts = {"deter": torch.randn(6, 512, generator=generator()), "stoch": torch.zeros(6, 32, 4)}
-    x, action, reward, on = model._dream(starts)
+    x, action, reward, on = model._dream(starts, *model._chance(1, 6)[1:])
     assert torch.equal(x[0], flat(starts)) and x.shape == (4, 6, 512 + 128)
     assert action.shape == (4, 6, 2) and reward.shape == on.shape == (4, 6)
     assert action.abs().max() > 1  # drawn beyond the bounds, as densities need them
@@ -343,7 +341,8 @@ def test_the_critic_learns_from_what_was_seen_up_to_where_an_episode_ends():
 
 def test_each_loss_touches_its_own_parts_alone():
     model = awake(small())
-    losses, _ = model._losses(windows(model))
+    batch = windows(model)
+    losses, _ = model._losses(batch, *model._chance(*batch["first"].shape))
     learned = {k: p for k, p in model.named_parameters() if p.requires_grad}
 
     def touched(name):
@@ -418,8 +417,9 @@ def test_it_learns_where_actions_lead_and_a_shuffled_action_surprises_it():
     batch = world(model, g)
 
     def surprise(action):
+        noise = model.rssm.noise(batch["first"].shape, generator())
         with torch.no_grad():
-            return float(model._model_losses(batch | {"action": action})[1]["dynamics"])
+            return float(model._model_losses(batch | {"action": action}, noise)[1]["dynamics"])
 
     right = surprise(batch["action"])
     wrong = surprise(batch["action"][torch.randperm(24, generator=g)])

@@ -91,12 +91,12 @@ def test_densities_and_entropies_are_torchs():
     mean, std = torch.randn(2, 5, 3, generator=generator()).unbind(0)
     std = std.abs() + 0.1
     ours, theirs = BoundedNormal(mean, std), torch.distributions.Normal(mean, std)
-    action = ours.draw(generator(1))
+    action = ours.draw(torch.randn(5, 3, generator=generator(1)))
     torch.testing.assert_close(ours.density(action), theirs.log_prob(action).sum(-1))
     torch.testing.assert_close(ours.entropy(), theirs.entropy().sum(-1))
     logits = torch.randn(5, 4, generator=generator(2))
     ours, theirs = Choice(logits.log_softmax(-1)), torch.distributions.Categorical(logits=logits)
-    action = ours.draw(generator(3))
+    action = ours.draw(torch.empty(5, 4).exponential_(generator=generator(3)))
     assert torch.equal(action.sum(-1), torch.ones(5))
     torch.testing.assert_close(ours.density(action), theirs.log_prob(action.argmax(-1)))
     torch.testing.assert_close(ours.entropy(), theirs.entropy())
@@ -105,7 +105,8 @@ def test_densities_and_entropies_are_torchs():
 
 def test_choices_are_drawn_as_often_as_they_are_likely():
     p = torch.tensor([0.1, 0.2, 0.7])
-    drawn = Choice(p.log().expand(20_000, 3)).draw(generator()).mean(0)
+    noise = Actor(2, 2, 3, True, generator()).noise((20_000,), generator())
+    drawn = Choice(p.log().expand(20_000, 3)).draw(noise).mean(0)
     assert float((drawn - p).abs().max()) < 0.015
 
 
