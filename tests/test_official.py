@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from umwelten.world_models import official
+from umwelten.world_models.tasks import TaskSpec
 from umwelten.world_models.tdmpc2 import TDMPC2
 
 SEEN, NU = 11, 3
@@ -131,3 +132,160 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path, capsys):
     torch.save({"model": {"weight": torch.zeros(3)}}, path)
     with pytest.raises(ValueError, match="no TD-MPC2 of its authors"):
         official.read(path)
+
+
+# ---- several tasks at once
+
+TASKS = [TaskSpec("a", 1, 1000), TaskSpec("b", 3, 100), TaskSpec("c", 2, 250)]
+WIDTH = 64
+OF = torch.tensor([0, 1, 2, 1, 0, 2])  # the tasks of six rows
+
+
+def of_several(old=False):
+    """The authors' layout with embeddings behind what each network reads, and action masks."""
+    rng, z = torch.Generator().manual_seed(1), LATENT + WIDTH
+    za = z + NU
+    found = {"_task_emb.weight": torch.randn(3, WIDTH, generator=rng)}
+    found |= mlp(rng, "_encoder.state", [SEEN + WIDTH, WIDE, LATENT], act=True)
+    found |= mlp(rng, "_dynamics", [za, HIDDEN, HIDDEN, LATENT], act=True)
+    found |= mlp(rng, "_reward", [za, HIDDEN, HIDDEN, 101])
+    found |= mlp(rng, "_termination", [z, HIDDEN, HIDDEN, 1])
+    found |= mlp(rng, "_pi", [z, HIDDEN, HIDDEN, 2 * NU])
+    for name in ("_Qs.params", "_target_Qs.params" if old else "_target_Qs_params"):
+        critics = mlp(rng, name, [za, HIDDEN, HIDDEN, 101], (COUNT,))
+        if old:
+            critics = {f"{name}.{k}": v for k, v in enumerate(critics.values())}
+        found |= critics
+    masks = torch.tensor([[1.0, 0, 0], [1, 1, 1], [1, 1, 0]])
+    return {k: 0.2 * v for k, v in found.items()} | ({} if old else {"_action_masks": masks})
+
+
+def learner(tasks=TASKS, **more):
+    space = gymnasium.spaces.Dict(
+        {
+            "vector": gymnasium.spaces.Box(-np.inf, np.inf, (SEEN,), np.float32),
+            "task": gymnasium.spaces.Discrete(3),
+        }
+    )
+    # Almost no spread and neither dropout nor steps: what an update tells is then no draw's.
+    more = {"log_std": (-30.0, -29.0), "dropout": 0.0, "lr": 0.0, "entropy_coef": 0.0} | more
+    return TDMPC2(space, NU, 1, tasks=tasks, task_width=WIDTH, episodic=True, **more)
+
+
+def told():
+    """Embedding, mask and discount of the six rows, from the layout's own tensors."""
+    tensors = of_several()
+    emb = tensors["_task_emb.weight"]
+    emb = emb / emb.norm(dim=1, keepdim=True).clamp(min=1)
+    gamma = torch.tensor([0.995, 0.95, 0.98])  # of 1000, 100 and 250 steps
+    return tensors, emb[OF], tensors["_action_masks"][OF], gamma[OF]
+
+
+def scalar(logits):
+    x = (logits.softmax(-1) * torch.linspace(-10, 10, 101)).sum(-1)
+    return x.sign() * (x.abs().exp() - 1)
+
+
+def cross_entropy(logits, x):
+    """Of a scalar's two-hot code in symlog space, by the distance to every bin."""
+    place = (x.sign() * (1 + x.abs()).log()).clamp(-10, 10)
+    weight = (1 - (place[..., None] - torch.linspace(-10, 10, 101)).abs() / 0.2).clamp(min=0)
+    return -(weight * logits.log_softmax(-1)).sum(-1)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_of_several_tasks_every_prediction_is_that_of_the_official_layout(old, tmp_path):
+    torch.save({"model": of_several(old)}, tmp_path / "mt.pt")
+    ours, (tensors, emb, mask, _) = learner(), told()
+    if old:
+        tensors = {k: v for k, v in tensors.items() if "Qs" not in k}
+    ours.load_official(tmp_path / "mt.pt")
+    g = torch.Generator().manual_seed(3)
+    x, a = torch.randn(6, SEEN, generator=g), torch.rand(6, NU, generator=g)
+    step = {"vector": x, "task": OF, "first": torch.ones(6, dtype=torch.bool)}
+    belief = ours.observe(ours.start(6), torch.zeros(6, NU), step, None)
+    close = {"rtol": 1e-3, "atol": 1e-4}
+    with torch.no_grad():
+        z = forward(tensors, "_encoder.state", torch.cat([x, emb], 1), simnorm)
+        torch.testing.assert_close(belief["z"], z, **close)
+        action = torch.tanh(forward(tensors, "_pi", torch.cat([z, emb], 1))[:, :NU] * mask)
+        torch.testing.assert_close(ours.propose(belief, g), action, **close)
+        assert not action[0, 1:].any() and action[1].all()
+        after, reward, alive = ours.imagine(belief, a, g)
+        zea = torch.cat([z, emb, a * mask], 1)
+        torch.testing.assert_close(reward, scalar(forward(tensors, "_reward", zea)), **close)
+        then = forward(tensors, "_dynamics", zea, simnorm)
+        torch.testing.assert_close(after["z"], then, **close)
+        ends = torch.sigmoid(forward(tensors, "_termination", torch.cat([then, emb], 1)))
+        torch.testing.assert_close(alive, 1 - ends[:, 0], **close)
+        if not old:
+            zea = torch.cat([z, emb, action], 1)
+            q = torch.stack([scalar(forward(tensors, "_Qs.params", zea, k=k)) for k in range(2)])
+            torch.testing.assert_close(ours.value(belief, g), q.mean(0), **close)
+
+
+def test_of_several_tasks_the_losses_are_the_published_ones():
+    ours, (tensors, emb, mask, gamma) = learner(), told()
+    official.fill(ours, tensors)
+    g = torch.Generator().manual_seed(4)
+    x, a = torch.randn(6, 4, SEEN, generator=g), torch.rand(6, 4, NU, generator=g) * 2 - 1
+    reward, ends = torch.rand(6, 4, generator=g), torch.zeros(6, 4, dtype=torch.bool)
+    ends[2, 3] = True
+    never = torch.zeros(6, 4, dtype=torch.bool)
+    found = ours.update(
+        {"vector": x, "action": a, "reward": reward, "terminal": ends, "first": never}
+        | {"last": ends, "task": OF[:, None].expand(6, 4).contiguous()}
+    )
+
+    def critics(name, z, action):
+        zea = torch.cat([z, emb, action], 1)
+        return torch.stack([forward(tensors, name, zea, k=k) for k in range(COUNT)])
+
+    def act(z):
+        return torch.tanh(forward(tensors, "_pi", torch.cat([z, emb], 1))[:, :NU] * mask)
+
+    want, zs = dict.fromkeys(("consistency_loss", "reward_loss", "value_loss"), 0.0), []
+    z = forward(tensors, "_encoder.state", torch.cat([x[:, 0], emb], 1), simnorm)
+    want["terminal_loss"] = 0.0
+    for t in range(3):
+        goal = forward(tensors, "_encoder.state", torch.cat([x[:, t + 1], emb], 1), simnorm)
+        least = scalar(critics("_target_Qs_params", goal, act(goal))).amin(0)
+        aim = reward[:, t + 1] + gamma * (1 - ends[:, t + 1].float()) * least
+        zea = torch.cat([z, emb, a[:, t] * mask], 1)
+        weight = 0.5**t / 3
+        paid = cross_entropy(forward(tensors, "_reward", zea), reward[:, t + 1])
+        want["reward_loss"] += weight * paid.mean()
+        logits = critics("_Qs.params", z, a[:, t] * mask)
+        want["value_loss"] += weight * cross_entropy(logits, aim.expand(COUNT, -1)).mean()
+        zs.append(z)
+        z = forward(tensors, "_dynamics", zea, simnorm)
+        want["consistency_loss"] += weight * (z - goal).square().mean()
+        p = torch.sigmoid(forward(tensors, "_termination", torch.cat([z, emb], 1)))[:, 0]
+        want["terminal_loss"] += -torch.where(ends[:, t + 1], p, 1 - p).log().mean() / 3
+    zs.append(z)
+    q = torch.stack([scalar(critics("_Qs.params", z, act(z))).mean(0) for z in zs])
+    spread = float(np.percentile(q[0], 95) - np.percentile(q[0], 5))
+    want["policy_scale"] = torch.tensor(0.99 + 0.01 * max(spread, 1))
+    want["policy_loss"] = -sum(0.5**t * q[t].mean() / want["policy_scale"] for t in range(4)) / 4
+    for name, value in want.items():
+        torch.testing.assert_close(found[name], value, rtol=2e-3, atol=1e-5, msg=name)
+    torch.testing.assert_close(
+        found["total_loss"],
+        20 * want["consistency_loss"]
+        + 0.1 * (want["reward_loss"] + want["value_loss"])
+        + want["terminal_loss"],
+        rtol=2e-3, atol=1e-5,
+    )  # fmt: skip
+
+
+def test_other_tasks_other_bodies_and_other_widths_are_refused():
+    tensors = of_several()
+    with pytest.raises(ValueError, match="of 3 tasks at once, the model of 1"):
+        official.fill(model(), tensors)
+    with pytest.raises(ValueError, match="of 1 tasks at once, the model of 3"):
+        official.fill(learner(), state_dict())
+    other = [TaskSpec("a", 1, 1000), TaskSpec("b", 3, 100), TaskSpec("c", 3, 250)]
+    with pytest.raises(ValueError, match=r"\[1, 3, 2\] action components there and \[1, 3, 3\]"):
+        official.fill(learner(other), tensors)
+    with pytest.raises(ValueError, match=r"shape .* its task_width and latent"):
+        official.fill(learner(latent=256), tensors)
