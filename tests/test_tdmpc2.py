@@ -264,7 +264,8 @@ def test_targets_take_the_least_of_two_target_critics_and_stop_at_terminals_alon
     ended = torch.zeros(3, 16)
     ended[1, 5] = 1
     state = model.generator.get_state()
-    goals, returns = (x.detach() for x in model._targets(observed, reward, ended))
+    chance = model._noise((3, 16), model.generator), model._two(model.generator)
+    goals, returns = (x.detach() for x in model._targets(observed, reward, ended, *chance))
     model.generator.set_state(state)
     with torch.no_grad():
         z = model.encoder(observed.flatten(0, 1))

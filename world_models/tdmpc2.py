@@ -142,8 +142,9 @@ class TDMPC2(WorldModel):
         self.seed, self.updates = seed, 0
         self._build_optimisers(lr, encoder_lr_scale)
         if compile:
-            self._model_loss = torch.compile(self._model_loss)
-            self._policy_loss = torch.compile(self._policy_loss)
+            # All of an update but the optimisers, as graphs that a GPU replays without Python.
+            self._model_step = torch.compile(self._model_step, mode="reduce-overhead")
+            self._policy_loss = torch.compile(self._policy_loss, mode="reduce-overhead")
             self._imagine = torch.compile(self._imagine)
 
     def _build(self, size: int, inputs: int, told: int, rng: torch.Generator) -> None:
@@ -163,6 +164,7 @@ class TDMPC2(WorldModel):
         self.critics = Ensemble(count, [za, hidden, hidden, bins], rng)
         self.target = copy.deepcopy(self.critics).requires_grad_(False)
         self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("ends", torch.tensor([0.05, 0.95]), persistent=False)  # quantiles
 
     def _build_optimisers(self, lr: float, encoder_lr_scale: float) -> None:
         encoder, policy = list(self.encoder.parameters()), list(self.policy.parameters())
@@ -248,19 +250,19 @@ class TDMPC2(WorldModel):
         observed, action, reward, terminal = self._read(batch)
         told = self._told(batch)
         action = action if told is None else action * told.mask
+        rows = action.shape[:2]
+        noise, members = self._part(self._noise, rows), self._two(self.generator)
+        mask = self._mask(self.critics.count, rows)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            with torch.no_grad():
-                goals, returns = self._targets(observed[1:], reward, terminal, told)
-            mask = self._mask(self.critics.count, action.shape[0] * action.shape[1])
-            loss, zs, metrics = self._model_loss(
-                observed[0], action, reward, terminal, goals, returns, mask, told
+            loss, zs, metrics = self._model_step(
+                observed, action, reward, terminal, noise, members, mask, told
             )
         self._descend(self.model_optimiser, loss, metrics, "grad_norm")
         if told is not None:
             self.tasks.project()
             told = self._told(batch).detach()
-        members, noise = self._two(self.generator), self._noise(zs.shape[:-1], self.generator)
-        mask = self._mask(len(members), zs.shape[0] * zs.shape[1])
+        members, noise = self._two(self.generator), self._part(self._noise, zs.shape[:-1])
+        mask = self._mask(len(members), zs.shape[:-1])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             loss, scale, more = self._policy_loss(zs.detach(), noise, members, mask, told)
         self.scale.copy_(scale)
@@ -268,12 +270,15 @@ class TDMPC2(WorldModel):
         with torch.no_grad():
             ours, theirs = list(self.critics.parameters()), list(self.target.parameters())
             torch._foreach_lerp_(theirs, ours, self.tau)
-        return {k: v.detach() for k, v in (metrics | more).items()}
+        metrics |= more
+        # As tensors of their own: the next update may overwrite what a graph returned.
+        return dict(zip(metrics, torch.stack([*metrics.values()]).detach().unbind(), strict=True))
 
     def _descend(self, optimiser, loss: Tensor, metrics: dict[str, Tensor], norm: str) -> None:
         """Steps an optimiser down the gradient of `loss`, clipped; notes its norm."""
         loss.backward()
         parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        self.share.mean_([*(p.grad for p in parameters), *metrics.values()])
         metrics[norm] = torch.nn.utils.clip_grad_norm_(parameters, self.grad_clip)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
@@ -283,25 +288,32 @@ class TDMPC2(WorldModel):
         action, reward = batch["action"], batch["reward"]
         terminal = batch["terminal"].float()
         if self.pixels:
-            start = window_starts(batch["first"], self.generator)
+            start = window_starts(batch["first"], self.generator, self.share)
             steps = start[:, None] + torch.arange(self.horizon + 1, device=self.device)
             observed = stack_frames(batch[self.senses[0]], steps)
             rows = torch.arange(len(steps), device=self.device)[:, None]
             action, reward, terminal = (x[rows, steps] for x in (action, reward, terminal))
-            observed = shift_frames(observed.flatten(0, 1), self.shift, self.generator)
+            observed = observed.flatten(0, 1)
+            observed = shift_frames(observed, self.shift, self.generator, self.share)
             observed = observed.unflatten(0, steps.shape)
         else:
             observed = self._vector(batch)
         parts = (observed, action[:, :-1], reward[:, 1:], terminal[:, 1:])
         return tuple(x.transpose(0, 1).contiguous() for x in parts)
 
-    def _targets(self, observed, reward, terminal, told=None) -> tuple[Tensor, Tensor]:
+    def _model_step(self, observed, action, reward, terminal, noise, members, mask, told):
+        """Returns what `_model_loss` does, by the targets that noise and members give."""
+        with torch.no_grad():
+            goals, returns = self._targets(observed[1:], reward, terminal, noise, members, told)
+        return self._model_loss(observed[0], action, reward, terminal, goals, returns, mask, told)
+
+    def _targets(self, observed, reward, terminal, noise, members, told=None):
         """Returns the latents to reach (h, b, latent) and the returns to predict (h, b)."""
         discount = self.discount if told is None else told.discount
         told = None if told is None else told.repeat(len(reward))
         z = self.encoder(told_of(observed.flatten(0, 1), told))
-        action, _ = self._act(z, self._noise(z.shape[:1], self.generator), told)
-        q = self._q(self.target, told_of(z, told), action, self._two(self.generator))
+        action, _ = self._act(z, noise.flatten(0, 1), told)
+        q = self._q(self.target, told_of(z, told), action, members)
         value = q.amin(0).view_as(reward)
         return z.view(*reward.shape, -1), reward + discount * (1 - terminal) * value
 
@@ -332,8 +344,7 @@ class TDMPC2(WorldModel):
         action, density = self._act(zs, noise, told)
         za = told_of(zs, told).flatten(0, 1), action.flatten(0, 1)
         q = self._q(self.critics, *za, members, mask, frozen=True).mean(0).view(zs.shape[:-1])
-        ends = torch.tensor([0.05, 0.95], device=q.device)
-        low, high = torch.quantile(q[0].detach(), ends)
+        low, high = torch.quantile(self.share.gather(q[0].detach()), self.ends)
         scale = torch.lerp(self.scale, (high - low).clamp(min=1), self.tau)
         entropy = -(self.nu if told is None else told.nu) * density
         weight = self.rho ** torch.arange(len(zs), device=zs.device)
@@ -371,10 +382,17 @@ class TDMPC2(WorldModel):
         """Returns which two critics are asked, (2,) int64."""
         return torch.randperm(self.critics.count, generator=rng, device=self.device)[:2]
 
-    def _mask(self, count: int, rows: int) -> Tensor | None:
+    def _mask(self, count: int, rows: tuple[int, int]) -> Tensor | None:
+        """Returns a mask (count, steps x windows, hidden) for rows (steps, windows)."""
         if self.dropout == 0:
             return None
-        return dropout_mask((count, rows, self.hidden), self.dropout, self.generator)
+        shape = (count, *rows, self.hidden)
+        mask = self.share.part(lambda s: dropout_mask(s, self.dropout, self.generator), shape, 2)
+        return mask.flatten(1, 2)
+
+    def _part(self, draw, rows: tuple[int, int]) -> Tensor:
+        """Returns this process's windows of what is drawn for rows (steps, windows)."""
+        return self.share.part(lambda s: draw(s, self.generator), rows, 1)
 
     def load_official(self, path) -> None:
         """Takes the weights of a checkpoint file of the authors'; see `official`."""
