@@ -30,7 +30,7 @@ ROOF |= {"verify", "trials", "gates", "negative", "published", "tiers"}
 MAY = {  # what a room, or a file beside the rooms, may import beyond its own room
     "__init__": {"registry"},
     "agents": {"nets", "blocks", "laprop", "registry", "world_models.model"},
-    "world_models": {"nets", "blocks", "laprop", "parallel", "registry"},
+    "world_models": {"nets", "blocks", "fused", "kernels", "laprop", "parallel", "registry"},
     "envs": {"robots", "registry"},
     "robots": {"registry"},
     "learn": {"episodes", "parallel", "replay", "rollout", "checkpoint", "run"},

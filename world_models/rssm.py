@@ -8,8 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .. import kernels
 from ..blocks import MLP, BlockGRU, Linear, draw, mixed
 from .model import Belief
+from .scan import scan
 
 
 class RSSM(nn.Module):
@@ -100,6 +102,13 @@ class RSSM(nn.Module):
         action: (b, t, nu), each the one that led to its step. noise: (b, t, stoch). start: the
         belief (b, ...) before the first step.
         """
+        if kernels.fits(tokens):
+            action = (action / action.abs().clamp(min=1)).masked_fill(first[..., None], 0)
+            before = start["deter"], start["stoch"]
+            deter, stoch, logits = scan(
+                self.core, self.posterior, action, tokens, first, noise, before, self.unimix
+            )
+            return {"deter": deter, "stoch": stoch}, mixed(logits, self.unimix)
         belief, beliefs, corrected = start, [], []
         for i in range(first.shape[1]):
             belief, logits = self.observe(
