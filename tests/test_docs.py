@@ -34,8 +34,37 @@ def test_an_arm_of_ones_own_picks_and_places(tmp_path):
     assert float(run(code, tmp_path).rpartition(" ")[2]) == 1.0
 
 
+def test_a_world_model_of_ones_own_is_sixty_lines_keeps_every_promise_and_plans(tmp_path):
+    model, promises, use = CODE["own_model"]
+    assert len([line for line in model.splitlines() if line.strip()]) <= 60
+    said = run("\n".join((model, promises, use)), tmp_path)
+    chance, planned = map(float, re.findall(r"\d+", said))
+    assert chance < 500 and planned > 900, said
+
+
+def test_a_world_model_that_a_package_announces_trains_by_its_name(tmp_path):
+    told = (ROOT / "docs" / "own_model.md").read_text()
+    (points,) = re.findall(r"```toml\n\[project\.entry-points\.(.*?)```", told, re.DOTALL)
+    group, point = re.fullmatch(
+        r'"(.*)"\]\n(.*) = "my_package.quadratic:Quadratic"\n', points
+    ).groups()
+    package, info = tmp_path / "my_package", tmp_path / "mine-1.dist-info"
+    for folder in (package, info):
+        folder.mkdir()
+    (package / "quadratic.py").write_text(CODE["own_model"][0])
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(f"[{group}]\n{point} = my_package.quadratic:Quadratic\n")
+    (command,) = re.findall(r"^    umwelten (train .*)$", told, re.MULTILINE)
+    small = "steps=12 seed_steps=10 pretrain=2 ratio=0 evaluate_every=0 device=cpu out=run"
+    small += " planner.samples=30 planner.elites=4 n=2"
+    given = [*command.split(), *small.split()]
+    run(f"from umwelten import cli\nassert cli.main({given}) == 0", tmp_path)
+    assert (tmp_path / "run" / "RUN.md").exists()
+
+
 def test_every_page_with_python_is_held_to_run():
-    assert {name for name, blocks in CODE.items() if blocks} == {"own_task", "own_arm"}
+    pages = {"own_task", "own_arm", "own_model"}
+    assert {name for name, blocks in CODE.items() if blocks} == pages
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
