@@ -16,6 +16,7 @@ VERBS = {  # verb: the file beside this one that holds the function of that name
     "train": "train",
     "score": "score",
     "probe": "probe",
+    "verify": "verify",
     "play": "collect",
     "list": "cli",
     "doctor": "doctor",
@@ -146,18 +147,25 @@ def list_(what: str = "", /) -> None:
         table.add_column("name", style="bold", no_wrap=True)
         table.add_column("in Python" if title in ROOMS else "file", overflow="fold")
         table.add_column("is", overflow="fold")
+        if title == "models":
+            table.add_column("tier: evidence", overflow="fold")
         for row in _member_rows(ROOMS[title]) if title in ROOMS else _recipe_rows(title):
             table.add_row(*row)
         if table.row_count:
             console.print(table, "")
 
 
-def _member_rows(room: str) -> list[tuple[str, str, str]]:
+def _member_rows(room: str) -> list[tuple[str, ...]]:
     ours = registry.members(room).values()
     places = [registry.gym_id(m) if room == "envs" else f"{m.module}:{m.attribute}" for m in ours]
     rows = [(m.snake, place, m.about) for m, place in zip(ours, places, strict=True)]
     theirs = registry.plugins(room)
-    return rows + [(m.snake, f"{m.module}:{m.attribute}", f"from {m.plugin}") for m in theirs]
+    rows += [(m.snake, f"{m.module}:{m.attribute}", f"from {m.plugin}") for m in theirs]
+    if room != "world_models":
+        return rows
+    from .tiers import tier
+
+    return [(*row, ": ".join(tier(row[0]))) for row in rows]
 
 
 def _recipe_rows(title: str) -> list[tuple[str, str, str]]:

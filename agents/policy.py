@@ -142,6 +142,32 @@ class Warmup(Policy):
         return _where(warming, chance, action), after
 
 
+class Disturbed(Policy):
+    """Holds an action drawn at random for `hold` decisions, then does as `policy` does for as many.
+
+    And so on from each episode's first step: what is lost is regained, by ways of many kinds.
+    """
+
+    def __init__(self, policy: Policy, nu: int, hold: int = 5):
+        self._random, self._policy, self._hold = Random(nu), policy, hold
+
+    def start(self, seeds: np.ndarray) -> Carry:
+        return {**self._policy.start(seeds), "disturbed": np.zeros(len(seeds), np.int64)} | {
+            f"random/{k}": v for k, v in self._random.start(seeds).items()
+        }
+
+    def act(self, step: Step, carry: Carry) -> tuple[np.ndarray, Carry]:
+        at = np.where(step["first"], 0, carry["disturbed"])
+        mine = {k[7:]: v for k, v in carry.items() if k.startswith("random/")}
+        chance, mine_then = self._random.act(step, mine)
+        inner = {k: carry[k] for k in carry if k != "disturbed" and not k.startswith("random/")}
+        action, after = self._policy.act(step, inner)
+        ends = (at + 1) % (2 * self._hold) == 0  # until then the same number draws the same action
+        kept = {f"random/{k}": _where(ends, mine_then[k], v) for k, v in mine.items()}
+        held = at % (2 * self._hold) < self._hold
+        return _where(held, chance, action), after | kept | {"disturbed": at + 1}
+
+
 class Timed(Policy):
     """Acts as `policy` does and keeps a log of how long each decision took.
 
