@@ -26,6 +26,7 @@ class CheetahRun(Task):
     time_limit = 10.0
     control = Direct()
     camera = "side"
+    good = suite.GOOD
     solved = 700.0
 
     def spec(self) -> mujoco.MjSpec:
@@ -54,6 +55,3 @@ class CheetahRun(Task):
     def reward(self, sim: Sim) -> np.ndarray:
         speed = sim.sensor("torso_subtreelinvel")[:, 0]
         return tolerance(speed, _SPEED, np.inf, _SPEED, shape="linear", at_margin=0)
-
-    def success(self, sim: Sim) -> np.ndarray:
-        return self.reward(sim) >= suite.GOOD

@@ -65,8 +65,7 @@ class Direct(Control):
         )
 
     def apply(self, sim: Sim, action: np.ndarray) -> None:
-        low, high = sim.ctrl_low, sim.ctrl_high
-        sim.ctrl[:] = (high + low) / 2 + (high - low) / 2 * action
+        sim.ctrl[:] = sim.ctrl_middle + sim.ctrl_half * action.astype(float)
 
 
 class DeltaPosition(Control):

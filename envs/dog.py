@@ -31,6 +31,7 @@ class _Dog(Task, ABC):
     time_limit = 15.0
     control = Direct()
     camera = "y-axis"
+    good = suite.GOOD
     speed: ClassVar[float]  # m/s forward; 0: only to stand
 
     def spec(self) -> mujoco.MjSpec:
@@ -79,9 +80,6 @@ class _Dog(Task, ABC):
         return (
             pays * (4 * tolerance(speed, self.speed, 2 * self.speed, margin, "linear", 0) + 1) / 5
         )
-
-    def success(self, sim: Sim) -> np.ndarray:
-        return self.reward(sim) >= suite.GOOD
 
 
 class DogStand(_Dog):

@@ -15,7 +15,7 @@ from gymnasium.vector.utils import batch_space
 from ..robots.body import Body
 from . import labels as truth
 from . import language
-from .rows import accepted, asked_rows, masked, row_seeds, spread, where
+from .rows import accepted, asked_rows, every, masked, row_seeds, some, spread, where
 from .sense import Sense
 from .senses import Senses
 from .sim import Sim
@@ -95,9 +95,6 @@ class BatchEnv(VectorEnv):
             "render_fps": round(1 / (self.task.control_dt * action_repeat)),
             "autoreset_mode": self._mode,
         }
-        if max_episode_steps is None:
-            max_episode_steps = round(self.task.time_limit / self.task.control_dt)
-        self._limit = np.inf if max_episode_steps < 0 else max_episode_steps
         self.model = self._compile(senses)
         self.sim = Sim(self.model, num_envs, nthread)
         self._sensed = self.senses.start(self.sim, self.task.control_dt, action_repeat)
@@ -113,7 +110,7 @@ class BatchEnv(VectorEnv):
                 view = (self.task.camera,)
                 self._picture = make_camera(self.sim, view, PICTURE, kinds=("rgb",), shadows=True)
         self._rehearse()
-        self._start_rows()
+        self._start_rows(max_episode_steps)
 
     def _compile(self, senses: tuple[Sense | str, ...]) -> mujoco.MjModel:
         """Returns the model of the task, its control, the senses and, if asked for, the labels."""
@@ -139,7 +136,7 @@ class BatchEnv(VectorEnv):
             self._has_words = bool(task.instruction(sim, 0))
             if "language" in self.variation.ranges and not self._has_words:
                 raise ValueError(f"{type(task).__name__} has no words that vary=language could")
-            for method in (task.reward, task.success, task.terminated, task.label, task.expert):
+            for method in (task.judge, task.success, task.terminated, task.label, task.expert):
                 method(sim)
             if self._with_labels:
                 truth.of(task, sim)
@@ -160,11 +157,17 @@ class BatchEnv(VectorEnv):
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
 
-    def _start_rows(self) -> None:
+    def _start_rows(self, limit: int | None) -> None:
+        if limit is None:
+            limit = round(self.task.time_limit / self.task.control_dt)
+        # Arrays, like all that a step takes: numpy is slow to make them of Python's numbers.
+        self._limit = np.array(np.iinfo(np.int64).max if limit < 0 else limit)
+        self._dt = np.array(self.task.control_dt)
         n = self.num_envs
         self._seed = np.full(n, -1, np.int64)  # -1: not drawn yet
         self._episode = np.zeros(n, np.int64)
         self._age = np.zeros(n, np.int64)  # control steps since the episode began
+        self._all = np.ones(n, bool)
         self._done = np.ones(n, bool)
         self._fault = np.zeros(n, bool)
         self._words = np.full(n, "", object)
@@ -196,63 +199,72 @@ class BatchEnv(VectorEnv):
                 raise ValueError("reset_mask leaves out rows that were never reset; reset all once")
             obs = {k: where(mask, v, self._last[k]) for k, v in obs.items()}
         self._keep(obs)
-        return obs, masked(self._info(), mask)
+        return obs, masked(self._info(self.task.success(self.sim)), mask)
 
     def step(self, actions: np.ndarray):
         """Advances every row by one action; rows that ended are treated as autoreset_mode says.
 
         Raises ValueError, before anything moves, for actions of a wrong shape or not finite.
         """
+        obs, reward, terminated, truncated, info = self.advance(actions)
+        final: dict[str, Any] = {}
+        if self._mode is AutoresetMode.SAME_STEP and some(self._done):
+            obs, final = self._reset_in_step(obs, info)
+            info = self._info(self.task.success(self.sim))
+            self._keep(obs)
+        return obs, reward, terminated, truncated, masked(info, self._all) | final
+
+    def advance(self, actions: np.ndarray):
+        """Does as `step`, but for SAME_STEP's resets and the infos' `_key`s."""
         action, due = accepted(actions, self.action_space.shape), self._done
-        if self._mode is not AutoresetMode.NEXT_STEP and due.any():
+        reset = some(due)
+        if reset and self._mode is not AutoresetMode.NEXT_STEP:
             raise RuntimeError(
                 f"rows {np.flatnonzero(due)[:8].tolist()} have ended or were never reset; call "
                 "reset(), with options={'reset_mask': rows} for some"
             )
         if not self._last:
             raise RuntimeError("step() comes after reset(); call reset() first")
-        reset = due.any()
-        reward, terminated = self._advance(action, ~due)
+        reward, terminated, success = self._advance(action, ~due if reset else self._all)
         if reset:
             rows = np.flatnonzero(due)
             self._episode[rows] += 1
             self._begin(rows)
+            success = self.task.success(self.sim)
         truncated = self._age >= self._limit
         obs = self._observe()
-        if self._fault.any():
+        if some(self._fault):
             obs = {k: where(self._fault, self._last[k], v) for k, v in obs.items()}
-        info = self._info()
         self._done = terminated | truncated
-        final: dict[str, Any] = {}
-        if self._mode is AutoresetMode.SAME_STEP and self._done.any():
-            obs, final = self._reset_in_step(obs, info)
-            info = self._info()
         self._keep(obs)
-        info = masked(info, np.ones(self.num_envs, bool)) | final
-        return obs, reward, terminated, truncated, info
+        return obs, reward, terminated, truncated, self._info(success)
 
-    def _advance(self, action: np.ndarray, run: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Moves the rows in `run`; returns rewards and terminations, 0 and False elsewhere."""
+    def _advance(self, action: np.ndarray, run: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Moves the rows in `run`; returns rewards and terminations, 0 and False elsewhere.
+
+        And success where all rows now are, if any ran.
+        """
         sim, task = self.sim, self.task
-        total, ended = np.zeros(sim.n), np.zeros(sim.n, bool)
+        total, ended, success = np.zeros(sim.n), np.zeros(sim.n, bool), self._all
         for _ in range(self.action_repeat):
-            if not run.any():
+            if not some(run):
                 break
             task.control.apply(sim, self.variation.delayed(action, run))
-            whole = run.all()
-            self._age += run
+            self._age += run.astype(np.int64)
             self.senses.step(run, self._seed, self._episode, self._age)
             fault = sim.diverged()
-            reward = task.success(sim).astype(float) if self._sparse else task.reward(sim)
-            if whole and self.action_repeat == 1 and not fault.any():
-                return reward, task.terminated(sim)  # what follows, where no row is apart
+            reward, success = task.judge(sim)
+            if self._sparse:
+                reward = success.astype(float)
+            if self.action_repeat == 1 and every(run) and not some(fault):
+                return reward, task.terminated(sim), success  # what follows, where none is apart
             fault = fault & run
             total += np.where(run & ~fault, reward, 0.0)
             self._fault |= fault
             ended |= run & (task.terminated(sim) | fault)
             run = run & ~ended & (self._age < self._limit)
         total[self._fault] = 0.0
-        return total, ended
+        return total, ended, success
 
     def _begin(self, rows: np.ndarray) -> None:
         """Begins the episode that each row (sorted ints) is at."""
@@ -306,13 +318,14 @@ class BatchEnv(VectorEnv):
             obs |= images
         return obs | self.senses.observe()
 
-    def _info(self) -> dict[str, np.ndarray]:
-        success = self.task.success(self.sim) & ~self._fault
+    def _info(self, success: np.ndarray) -> dict[str, np.ndarray]:
+        if some(self._fault):
+            success = success & ~self._fault
         info = {
             "success": success,
             "is_success": success.copy(),
             "instruction": self._words.copy(),
-            "time": self._age * self.task.control_dt,
+            "time": self._age * self._dt,
             "fault": _FAULTS[self._fault.astype(np.intp)],
         }
         if self._with_labels:
@@ -398,7 +411,7 @@ class BatchEnv(VectorEnv):
         full = np.zeros(self.action_space.shape, np.float32)
         full[:m] = action
         self.set_physics(np.arange(m), physics)
-        reward, terminated = self._advance(
+        reward, terminated, _ = self._advance(
             accepted(full, self.action_space.shape), np.arange(self.num_envs) < m
         )
         return self.physics()[:m], reward[:m], terminated[:m]

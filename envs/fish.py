@@ -24,6 +24,7 @@ class FishUpright(Task):
     time_limit = 40.0
     control = Direct()
     camera = "tracking_y"
+    good = suite.GOOD
     solved = 850.0
 
     def spec(self) -> mujoco.MjSpec:
@@ -40,9 +41,6 @@ class FishUpright(Task):
 
     def reward(self, sim: Sim) -> np.ndarray:
         return tolerance(suite.turn(sim, "torso")[:, 8], 1, 1, margin=1)
-
-    def success(self, sim: Sim) -> np.ndarray:
-        return self.reward(sim) >= suite.GOOD
 
 
 class FishSwim(Task):

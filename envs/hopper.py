@@ -21,6 +21,7 @@ class _Hopper(Task, ABC):
     time_limit = 20.0
     control = Direct()
     camera = "cam0"
+    good = suite.GOOD
 
     def spec(self) -> mujoco.MjSpec:
         return suite.load("hopper")
@@ -32,9 +33,6 @@ class _Hopper(Task, ABC):
         """`proprio` (n, 15): all joints but the place along x, velocities, two touches (log)."""
         touch = np.log1p(suite.sensors(sim, "touch_toe", "touch_heel"))
         return {"proprio": np.concatenate([sim.qpos[:, 1:], sim.qvel, touch], 1)}
-
-    def success(self, sim: Sim) -> np.ndarray:
-        return self.reward(sim) >= suite.GOOD
 
 
 class HopperStand(_Hopper):

@@ -25,6 +25,7 @@ class _Humanoid(Task, ABC):
     time_limit = 25.0
     control = Direct()
     camera = "side"
+    good = suite.GOOD
     speed: ClassVar[float]  # m/s in any direction; 0: only to stand
 
     def spec(self) -> mujoco.MjSpec:
@@ -54,9 +55,6 @@ class _Humanoid(Task, ABC):
         else:
             moves = tolerance(speed, margin=2).mean(1)
         return suite.calm(sim) * high * straight * moves
-
-    def success(self, sim: Sim) -> np.ndarray:
-        return self.reward(sim) >= suite.GOOD
 
 
 class HumanoidStand(_Humanoid):

@@ -26,6 +26,7 @@ class _Quadruped(Task, ABC):
     time_limit = 20.0
     control = Direct()
     camera = "y"
+    good = suite.GOOD
     speed: ClassVar[float]  # m/s forward
 
     def spec(self) -> mujoco.MjSpec:
@@ -70,9 +71,6 @@ class _Quadruped(Task, ABC):
         speed = sim.sensor("velocimeter")[:, 0]
         fast = tolerance(speed, self.speed, np.inf, self.speed, shape="linear", at_margin=0.5)
         return straight * fast
-
-    def success(self, sim: Sim) -> np.ndarray:
-        return self.reward(sim) >= suite.GOOD
 
 
 class QuadrupedWalk(_Quadruped):

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 
-
-def _gaussian(x, at_margin):
-    return np.exp(math.log(at_margin) * x**2)
-
-
-def _long_tail(x, at_margin):
-    return 1 / (x**2 * (1 / at_margin - 1) + 1)
+# Of few rows numpy spends its time on turning Python's numbers into arrays: here they are arrays.
+_ZERO, _ONE = np.array(0.0), np.array(1.0)
 
 
-def _quadratic(x, at_margin):
-    return np.maximum(1 - x**2 * (1 - at_margin), 0.0)
+def _gaussian(at_margin):
+    rate = np.array(math.log(at_margin))
+    return lambda x: np.exp(rate * x**2)
 
 
-def _linear(x, at_margin):
-    return np.maximum(1 - x * (1 - at_margin), 0.0)
+def _long_tail(at_margin):
+    rate = np.array(1 / at_margin - 1)
+    return lambda x: _ONE / (x**2 * rate + _ONE)
+
+
+def _quadratic(at_margin):
+    drop = np.array(1 - at_margin)
+    return lambda x: np.maximum(_ONE - x**2 * drop, _ZERO)
+
+
+def _linear(at_margin):
+    drop = np.array(1 - at_margin)
+    return lambda x: np.maximum(_ONE - x * drop, _ZERO)
 
 
 SHAPES = {
@@ -38,6 +47,11 @@ def tolerance(x, low=0.0, high=0.0, margin=0.0, shape="gaussian", at_margin=0.1)
     "DeepMind Control Suite", section 2. Raises ValueError for bounds or margins out of order, an
     unknown shape, and an `at_margin` outside (0, 1); quadratic and linear ones may end at 0.
     """
+    return _tolerance(low, high, margin, shape, at_margin)(x)
+
+
+@lru_cache(256)
+def _tolerance(low, high, margin, shape, at_margin) -> Callable[[np.ndarray], np.ndarray]:
     if low > high or margin < 0:
         raise ValueError(
             f"tolerance takes low <= high and margin >= 0, got {low}, {high}, {margin}"
@@ -46,10 +60,16 @@ def tolerance(x, low=0.0, high=0.0, margin=0.0, shape="gaussian", at_margin=0.1)
         raise ValueError(f"no reward shape {shape!r}; there are {', '.join(SHAPES)}")
     if not (0 < at_margin < 1 or (at_margin == 0 and shape in ("quadratic", "linear"))):
         raise ValueError(f"at_margin {at_margin} of a {shape} shape is not between 0 and 1")
-    outside = np.maximum(np.maximum(low - x, x - high), 0.0)
+    fall, below, above, width = SHAPES[shape](at_margin), *map(np.array, (low, high, margin))
+
+    def outside(x):
+        if high == math.inf:
+            return np.maximum(below - x, _ZERO)
+        return np.maximum(np.maximum(below - x, x - above), _ZERO)
+
     if margin == 0:
-        return (outside == 0).astype(float)
-    return SHAPES[shape](outside / margin, at_margin)
+        return lambda x: (outside(x) == _ZERO).astype(float)
+    return lambda x: fall(outside(x) / width)
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:

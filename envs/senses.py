@@ -10,6 +10,7 @@ from gymnasium.spaces import Box
 
 from .audio import Audio
 from .ranges import Lidar, Points
+from .rows import every
 from .sense import Moment, Sense, columns, keyed, make, uniform
 from .signals import Contacts, Imu, Joints, Pose, Touch, Wrench
 from .sim import Sim
@@ -65,7 +66,7 @@ class Senses:
 
         seed, episode, age (n,): the rows' own, the age in control steps at the end of this one.
         """
-        mask, within = None if run.all() else run, {}
+        mask, within = None if every(run) else run, {}
         if self._within:
             data = self.sim.record(self.substeps, mask, [s.at for s in self._within])
             within = dict(zip([s.sense.key for s in self._within], data, strict=True))

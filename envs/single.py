@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import gymnasium
 import numpy as np
@@ -64,16 +63,16 @@ class Env(gymnasium.Env):
         if seed is None and self.batch._seed[0] < 0:
             seed = int(self.np_random.integers(2**31))
         obs, info = self.batch.reset(seed=seed)
-        return _first(obs), _row_info(info)
+        return _first(obs), {k: single(v) for k, v in info.items() if k[0] != "_"}
 
     def step(self, action: np.ndarray):
         """Advances by one action `(nu,)`; ValueError for a wrong shape or a number not finite."""
         action = np.asarray(action, np.float32)
         if action.shape != self.action_space.shape:
             raise ValueError(f"an action has shape {self.action_space.shape}, got {action.shape}")
-        obs, reward, terminated, truncated, info = self.batch.step(action[None])
-        done = bool(terminated[0]), bool(truncated[0])
-        return _first(obs), float(reward[0]), *done, _row_info(info)
+        obs, reward, terminated, truncated, info = self.batch.advance(action[None])
+        done = terminated.item(), truncated.item()
+        return _first(obs), reward.item(), *done, {k: single(v) for k, v in info.items()}
 
     def expert(self) -> np.ndarray:
         """Returns the task's scripted action `(nu,)` for the present state."""
@@ -95,7 +94,3 @@ class Env(gymnasium.Env):
 
 def _first(obs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {k: v[0] for k, v in obs.items()}
-
-
-def _row_info(info: dict[str, Any]) -> dict[str, Any]:
-    return {k: single(v) for k, v in info.items() if not k.startswith("_")}

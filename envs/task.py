@@ -34,6 +34,7 @@ class Task(ABC):
     camera: ClassVar[str]  # what render() looks through
     subtasks: ClassVar[tuple[str, ...]] = ()  # names of label "subtask"'s values
     solved: ClassVar[float | None] = None  # return of an episode from which on it counts as solved
+    good: ClassVar[float | None] = None  # reward from which on it is success, if that alone decides
 
     def __init__(
         self,
@@ -76,9 +77,16 @@ class Task(ABC):
     def reward(self, sim: Sim) -> np.ndarray:
         """Returns `(n,)` in [0, 1]: what arriving in this state pays."""
 
-    @abstractmethod
     def success(self, sim: Sim) -> np.ndarray:
         """Returns `(n,)` bool: what the instruction asks for holds now."""
+        if self.good is None:
+            raise NotImplementedError(f"{type(self).__name__} says neither `success` nor `good`")
+        return self.reward(sim) >= self.good
+
+    def judge(self, sim: Sim) -> tuple[np.ndarray, np.ndarray]:
+        """Returns reward and success; a task that finds both on one way does so here."""
+        reward = self.reward(sim)
+        return reward, self.success(sim) if self.good is None else reward >= self.good
 
     def terms(self, sim: Sim) -> dict[str, np.ndarray]:
         """Returns what the reward is made of, `{name: (n,)}`, as ground truth beside the whole."""

@@ -24,6 +24,7 @@ class _Walker(Task, ABC):
     time_limit = 25.0
     control = Direct()
     camera = "side"
+    good = suite.GOOD
     speed: ClassVar[float]  # m/s forward; 0: only to stand
 
     def spec(self) -> mujoco.MjSpec:
@@ -45,9 +46,6 @@ class _Walker(Task, ABC):
             return stands
         fast = tolerance(speed, self.speed, np.inf, self.speed / 2, "linear", at_margin=0.5)
         return stands * (5 * fast + 1) / 6
-
-    def success(self, sim: Sim) -> np.ndarray:
-        return self.reward(sim) >= suite.GOOD
 
 
 class WalkerStand(_Walker):
