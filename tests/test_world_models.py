@@ -7,7 +7,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
 
-from umwelten import checkpoint, registry
+from umwelten import build, checkpoint, config, registry
 from umwelten.envs.env import BatchEnv
 from umwelten.world_models import promises
 from umwelten.world_models.contract import Contract, ContractError, Spec
@@ -15,6 +15,7 @@ from umwelten.world_models.dreamer import DreamerV3
 from umwelten.world_models.model import WorldModel
 from umwelten.world_models.promises import PROMISES, steps, windows
 from umwelten.world_models.simulator import SimulatorModel
+from umwelten.world_models.tasks import TaskSpec
 from umwelten.world_models.tdmpc2 import TDMPC2
 
 
@@ -30,6 +31,8 @@ def one_thread():
 VECTORS = Dict({k: Box(-np.inf, np.inf, (d,), np.float32) for k, d in (("a", 3), ("b", 4))})
 IMAGE = Dict({"rgb/front": Box(0, 255, (64, 64, 3), np.uint8)})
 BOTH = Dict(VECTORS.spaces | IMAGE.spaces)
+TASKS = Dict(VECTORS.spaces | {"task": Discrete(2)})
+PAIR = [TaskSpec("one", 2, 100), TaskSpec("two", 1, 500)]
 DREAM = {"batch_length": 4, "horizon": 2, "warmup": 0, "lr": 2e-3}
 
 
@@ -40,6 +43,7 @@ def simulator():
 MODELS = {
     "tdmpc2": lambda: TDMPC2(VECTORS, 2, 1, batch_size=8, episodic=True),
     "tdmpc2-pixels": lambda: TDMPC2(BOTH, 2, 1, batch_size=2, keys=["rgb/front"], lr=1e-3),
+    "tdmpc2-tasks": lambda: TDMPC2(TASKS, 2, 1, batch_size=8, tasks=PAIR),
     "dreamer": lambda: DreamerV3(VECTORS, 2, batch_size=3, **DREAM),
     "dreamer-pixels": lambda: DreamerV3(BOTH, 2, batch_size=2, **DREAM),
     "simulator": simulator,
@@ -68,6 +72,18 @@ def test_what_is_loaded_from_disk_predicts_the_same_bits(name, tmp_path):
     two.restore(tensors)
     said, again = promises.imagined(one), promises.imagined(two)
     assert said.keys() == again.keys() and all(torch.equal(said[k], again[k]) for k in said)
+
+
+def test_a_run_of_another_contract_is_refused_with_the_reason(tmp_path):
+    env = build.make_env("cartpole_balance")
+    told = {"task": "cartpole_balance", "model": {"name": "tdmpc2", "size": 1}, "seed": 0}
+    config.save(tmp_path / "config.yaml", told)
+    model = build.make_model(told["model"], env)
+    contract = model.io_contract().plain()
+    contract["action"]["shape"] = [2]
+    checkpoint.save(tmp_path / "checkpoints", 1, model.checkpoint(), {}, {"contract": contract})
+    with pytest.raises(config.ConfigError, match=r"action\.shape was \[2\] and is \[1\]; build"):
+        build.restore(tmp_path, env)
 
 
 # ---- contracts
