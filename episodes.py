@@ -250,8 +250,9 @@ class Episodes:
     Keys of a few bytes a step, and small shards, are read into memory (up to `memory` bytes); all
     else is memory-mapped. `keys` names the step keys to load; without it all of them, which every
     shard must then have. Folders are read in the order given, shards by name; what `refresh` finds
-    comes after. Raises FileNotFoundError for a folder that is not there, ValueError with the file's
-    name for a shard that is cut off, altered or of another schema.
+    comes after. With `across`, what is drawn may go on from an episode's last step to the first of
+    the next one that is stored. Raises FileNotFoundError for a folder that is not there, ValueError
+    with the file's name for a shard that is cut off, altered or of another schema.
     """
 
     def __init__(
@@ -259,10 +260,12 @@ class Episodes:
         path: str | Path | list[str | Path],
         keys: tuple[str, ...] | None = None,
         memory: int = 2 << 30,
+        across: bool = False,
     ):
         paths = [path] if isinstance(path, str | Path) else path
         self._store = Store([Path(p) for p in paths], keys, memory)
         self._filters: tuple[tuple[int, int, float, float], ...] = ()
+        self._across = across
         self._store.refresh()
         self._tables()
 
@@ -315,8 +318,9 @@ class Episodes:
     def sample(self, rng: np.random.Generator, b: int, t: int) -> dict[str, np.ndarray]:
         """Draws b windows of t consecutive steps, `{key: (b, t, ...)}`, as fresh arrays.
 
-        Uniform over all windows that lie inside one episode and hold no invalid step; a function of
-        the generator's state and of the episodes alone. Raises ValueError if there is no window.
+        Uniform over all windows that hold no invalid step and (without `across`) lie inside one
+        episode; a function of the generator's state and of the episodes alone. Raises ValueError
+        if there is no window.
         """
         return self.read(self.draw(rng, b, t), t)
 
@@ -392,7 +396,7 @@ class Episodes:
         views = []
         for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
             view = object.__new__(Episodes)
-            view._store = self._store
+            view._store, view._across = self._store, self._across
             view._filters = (*self._filters, (int(seed), len(self._filters), low, high))
             view._tables()
             views.append(view)
@@ -439,7 +443,11 @@ class Episodes:
         self._seen = len(store.length)
         self._index = np.flatnonzero(member)
         runs = member[store.run_episode]
-        self._run_start, self._run_stop = store.run_start[runs], store.run_stop[runs]
+        start, stop = store.run_start[runs], store.run_stop[runs]
+        if self._across:
+            apart = np.append(start[1:] != stop[:-1], True)
+            start, stop = start[np.append(True, apart[:-1])[: len(start)]], stop[apart[: len(stop)]]
+        self._run_start, self._run_stop = start, stop
         self._ends_of: dict[int, np.ndarray] = {}
 
     def _ends(self, t: int) -> np.ndarray:

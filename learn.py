@@ -237,7 +237,8 @@ class _Loop:
     def _alike(self, paths: list) -> Replay:
         keys = getattr(self.learner, "keys", None)
         keys = keys and tuple(dict.fromkeys((*keys, *ALWAYS)))
-        return Replay(Episodes(paths, keys), self.learner.device)
+        across = getattr(self.learner, "across", False)
+        return Replay(Episodes(paths, keys, across=across), self.learner.device)
 
     def log(self) -> None:
         values = {k: float(v) for k, v in self.metrics.items()}

@@ -314,10 +314,13 @@ class Store:
                 continue
             batch[key] = out = np.empty((*rows.shape, *one.data.shape[1:]), one.data.dtype)
             for i in np.argsort(shard, kind="stable").tolist():
-                a = int(starts[i] - self.begin[shard[i]])
-                values = self.shard(key, int(shard[i]))[a : a + t]
-                # A byte of a mapped file that is neither 0 nor 1 must not become a bool.
-                out[i] = values.view(np.uint8) if values.dtype == bool else values
+                s, a, done = int(shard[i]), int(starts[i] - self.begin[shard[i]]), 0
+                while done < t:  # a window may go on in the next shard
+                    values = self.shard(key, s)[a : a + t - done]
+                    # A byte of a mapped file that is neither 0 nor 1 must not become a bool.
+                    raw = values.view(np.uint8) if values.dtype == bool else values
+                    out[i, done : done + len(raw)] = raw
+                    s, a, done = s + 1, 0, done + len(raw)
         return batch
 
     def _pieces(self, key: str) -> Iterator[tuple[int, np.ndarray]]:

@@ -308,6 +308,23 @@ def draws(episodes, seed=5):
     return [episodes.sample(rng, 16, t) for t in (1, 3, 5)]
 
 
+@pytest.mark.parametrize("memory", [0, 1 << 20])
+def test_windows_may_go_from_one_episode_into_the_next(tmp_path, memory):
+    steps, _ = stream([[7, 4, 9]])
+    record(tmp_path, steps)
+    inside, across = (Episodes(tmp_path, memory=memory, across=a) for a in (False, True))
+    assert inside.count(5) == 3 + 5 and across.count(5) == 20 - 5 + 1 and across.count(20) == 1
+    whole = across.sample(np.random.default_rng(0), 1, 20)
+    assert np.flatnonzero(whole["first"][0]).tolist() == [0, 7, 11]
+    batch = across.sample(np.random.default_rng(0), 400, 5)
+    seen = {tuple(x) for x in batch["label/at"][:, 0].tolist()}
+    assert len(seen) == 16
+    for key, value in batch.items():
+        at = [np.flatnonzero((whole["label/at"][0] == x[0]).all(1))[0] for x in batch["label/at"]]
+        rows = np.array(at)[:, None] + np.arange(5)
+        assert np.array_equal(value, whole[key][0][rows])
+
+
 def test_samples_depend_on_generator_and_content_alone(tmp_path, monkeypatch):
     steps, _ = stream(PLAN)
     grown = None

@@ -19,6 +19,7 @@ from ..laprop import LaProp
 from .autoencoder import Decoder, Encoder, choose_senses
 from .imagination import Actor, Head, ReturnScale, actor_loss, critic_loss, lambda_returns
 from .model import Belief, WorldModel
+from .recall import Recall
 from .rssm import RSSM, balanced, flat
 from .saving import copied, put_back
 
@@ -43,17 +44,22 @@ class DreamerV3(WorldModel):
     """An RSSM with decoder, rewards and ends; actor and critic learn from what it imagines.
 
     Source: Hafner et al. 2025, Nature 640, Mastering diverse control tasks through world models,
-    with losses, optimiser and constants of the authors' code of May 2026. What differs: a window
-    begins from a belief of nothing (theirs from one stored when it was last visited) and lies
-    inside one episode, and there is no image but of 64 x 64.
+    with losses, optimiser and constants of the authors' code of May 2026. As there, a window begins
+    from the belief of the step before it as of when that was last visited, and may go from one
+    episode into the next. What differs: visited means learnt from (theirs also: acted in; here a
+    window behind a step that was not yet learnt from begins from nothing); an episode is learnt
+    from once it is over, and windows are drawn uniformly from the first on (theirs takes each new
+    one once, first); arithmetic is float32 unless `bf16`; there is no image but of 64 x 64.
 
     observation: the space of a step's observations. keys: None for all float32 vectors and 64 x 64
     images. nu: components of an action. size: one of SIZES; the authors take 1 for vectors, from
     12 on for images. episode_length: steps; windows are no longer. discrete: the nu components are
-    a one-hot choice. bf16: matrix products in bfloat16 (CUDA).
+    a one-hot choice. bf16: matrix products in bfloat16 (CUDA). recall: bytes for the beliefs of
+    steps; they are part of a checkpoint.
     Raises ValueError for keys, sizes and devices that are not among those.
     """
 
+    across = True  # windows may go from one episode into the next
     differentiable = True  # where categories are drawn, by the gradient of their probabilities
 
     def __init__(
@@ -79,6 +85,7 @@ class DreamerV3(WorldModel):
         tau: float = 0.02,
         discrete: bool = False,
         bf16: bool = False,
+        recall: int = 1 << 30,
     ):
         super().__init__()
         if size not in SIZES:
@@ -98,14 +105,16 @@ class DreamerV3(WorldModel):
         self.lam, self.entropy_coef, self.free_nats, self.tau = lam, entropy_coef, free_nats, tau
         self.bf16, self.two_hot = bf16, SymexpTwoHot()
         with torch.device("meta" if self.device.type == "meta" else "cpu"):
-            self._build(observation, size, discrete, torch.Generator("cpu").manual_seed(seed))
+            self._build(
+                observation, size, discrete, recall, torch.Generator("cpu").manual_seed(seed)
+            )
         self.to(self.device)
         self.generator = torch.Generator("cpu" if self.device.type == "meta" else self.device)
         self.seed, self.updates = seed, 0
         learned = [p for p in self.parameters() if p.requires_grad]
         self.optimiser = LaProp(learned, lr, clip=clip, warmup=warmup)
 
-    def _build(self, space, size: int, discrete: bool, rng: torch.Generator) -> None:
+    def _build(self, space, size: int, discrete: bool, recall: int, rng: torch.Generator) -> None:
         deter, hidden, classes, depth, units = SIZES[size]
         stoch, bins = STOCH * classes, self.two_hot.count
         senses = self.vectors, self.images
@@ -118,6 +127,7 @@ class DreamerV3(WorldModel):
         self.critic = Head(deter + stoch, units, 3, bins, rng, scale=0.0)
         self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.return_scale = ReturnScale()
+        self.recall = Recall(deter, STOCH, classes, self.nu, recall, self.device)
 
     def parameter_count(self) -> int:
         """Returns how many numbers are learned; the slow critic is not counted."""
@@ -200,6 +210,7 @@ class DreamerV3(WorldModel):
     def _losses(self, batch: dict[str, Tensor], seen: Tensor, actions, states):
         """Returns the losses by name, before their scales, and the other metrics."""
         beliefs, losses, metrics = self._model_losses(batch, seen)
+        self._keep(batch, beliefs)
         starts = {k: v.detach().flatten(0, 1) for k, v in beliefs.items()}
         x, action, reward, on = self._dream(starts, actions, states)
         found, returns, more = self._behaviour_losses(x, action, reward, on)
@@ -210,8 +221,11 @@ class DreamerV3(WorldModel):
     def _model_losses(self, batch: dict[str, Tensor], noise: Tensor):
         """Returns the beliefs (b, t, ...) along the windows, the losses and the metrics."""
         action, first = batch["action"], batch["first"]
-        led = torch.cat([torch.zeros_like(action[:, :1]), action[:, :-1]], 1)
-        beliefs, posterior = self.rssm.follow(led, self.encoder(batch), first, noise, self.start(len(first)))
+        start, before = self.start(len(first)), torch.zeros_like(action[:, 0])
+        if "place" in batch:
+            start, before = self.recall.read(batch["place"] - 1)
+        led = torch.cat([before[:, None], action[:, :-1]], 1)
+        beliefs, posterior = self.rssm.follow(led, self.encoder(batch), first, noise, start)
         prior, x = self.rssm.predict(beliefs["deter"]), flat(beliefs)
         dynamics, representation = balanced(posterior, prior, self.free_nats)
         seen = self.decoder(beliefs["deter"], beliefs["stoch"].flatten(-2))
@@ -230,6 +244,15 @@ class DreamerV3(WorldModel):
             "posterior_entropy": -(posterior.exp() * posterior).sum((-2, -1)).detach().mean(),
         }
         return beliefs, {k: v.mean() for k, v in losses.items()}, metrics
+
+    def _keep(self, batch: dict[str, Tensor], beliefs: Belief) -> None:
+        """Keeps the beliefs (b, t, ...) along the windows of all processes."""
+        if "place" not in batch:
+            return
+        gather, t = self.share.gather, batch["action"].shape[1]
+        place = gather(batch["place"])[:, None] + torch.arange(t, device=self.device)
+        belief = {k: gather(v.detach()).flatten(0, 1) for k, v in beliefs.items()}
+        self.recall.write(place.flatten(), belief, gather(batch["action"]).flatten(0, 1))
 
     @torch.no_grad()
     def _dream(self, belief: Belief, noise: list[Tensor], states: list[Tensor]):
@@ -295,7 +318,8 @@ class DreamerV3(WorldModel):
 
     def checkpoint(self) -> dict[str, Tensor]:
         """Returns all that the next update depends on, as contiguous tensors on the CPU."""
-        return copied(self._tensors()) | {"chance": torch.tensor([self.seed, self.updates])}
+        chance = {"chance": torch.tensor([self.seed, self.updates])}
+        return copied(self._tensors()) | chance | self.recall.save()
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Takes back what `checkpoint` gave; the updates that follow are those it would have had.
@@ -303,7 +327,10 @@ class DreamerV3(WorldModel):
         Raises ValueError where a tensor is missing, unknown or of another shape.
         """
         own = self._tensors() | {"chance": torch.zeros(2, dtype=torch.int64)}
-        put_back(own, tensors)
+        kept = {k: v for k, v in tensors.items() if k.startswith("recall/")}
+        put_back(own, {k: v for k, v in tensors.items() if k not in kept})
+        if kept:
+            self.recall.restore(kept)
         self.seed, self.updates = own["chance"].tolist()
         for group in self.optimiser.param_groups:
             group["count"] = self.updates  # one step an update
