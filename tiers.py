@@ -39,9 +39,9 @@ def sources(model: str) -> list[Path]:
 
 
 def fingerprint(model: str) -> str:
-    """Returns a sha256 of the model's code, comments, blank lines and docstrings aside."""
+    """Returns a sha256 of the model's code and of the gates', comments and docstrings aside."""
     digest = hashlib.sha256()
-    for path in sources(model):
+    for path in (*sources(model), ROOT / "gates.py"):
         text = path.read_text()
         told: set[int] = set()
         for node in ast.walk(ast.parse(text)):

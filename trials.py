@@ -9,6 +9,7 @@ import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from .config import ConfigError
 
@@ -26,19 +27,36 @@ SMALL = {"mppi": {"samples": 256, "iterations": 4, "elites": 32}}  # for what is
 
 def train(folder, name, task, seeds, control, given, threads, console) -> list[Path]:
     """Trains a model for each seed, by the path of `umwelten train`; returns the runs' folders."""
+    from . import registry
+    from .tiers import TRUTH
     from .train import bar, open_run, run_training
 
     if seeds < 1:
         raise ConfigError(f"seeds={seeds}; at least one is needed")
+    if registry.find("world_models", name).name == TRUTH:
+        raise ConfigError(f"{name} is the simulator itself: there is nothing to learn")
     folders = []
     for seed in range(seeds):
         told = _config(folder, name, task, seed, control, given, console)
         folders.append(folder / f"seed-{seed}")
+        if _done(folders[-1], told):
+            continue
         with open_run(folders[-1], told) as run:
             console.print(f"training {name} on {task}, seed {seed}", markup=False)
             with bar(console, told["steps"], told["offline"]) as watch:
                 run_training(run, told, threads, watch)
     return folders
+
+
+def _done(run: Path, told: dict) -> bool:
+    """Whether a run of this very config has taken all its steps."""
+    from . import checkpoint, config
+
+    newest = checkpoint.latest(run / "checkpoints")
+    if newest is None or config.load(run / "config.yaml") != json.loads(json.dumps(told)):
+        return False
+    progress = checkpoint.load(newest)[2]["progress"]
+    return progress["updates" if told["offline"] else "env_steps"] >= told["steps"]
 
 
 def _config(folder, name, task, seed, control, given, console) -> dict:
@@ -174,8 +192,11 @@ def examine(folder: Path, run: Path, env, anchors: dict, episodes: int, device: 
     def make():
         return build.make_model(told["model"], env, device=device, seed=told["seed"])
 
-    with Run(run) as opened:
-        metrics = opened.metrics()
+    try:
+        with Run(run) as opened:
+            metrics = opened.metrics()
+    except RuntimeError as error:
+        raise ConfigError(str(error)) from error
     own = run / "episodes"
     data = _unseen(folder, run, told)
     batch = gates.sample(model, data, np.random.default_rng(1))
@@ -183,9 +204,11 @@ def examine(folder: Path, run: Path, env, anchors: dict, episodes: int, device: 
     planner = told["planner"].get("name", "mppi")
     score = judge(env, build.make_policy(planner, env, str(run), device), episodes).summary()
     losses = [gates.held_out_loss(make, part, data) for part in (None, tensors)]
+    with TemporaryDirectory() as place:
+        sound = gates.parity(make, model, batch, Path(place))
     findings = [
         gates.finite(metrics, tensors, Episodes(own, ("action",)) if own.exists() else None),
-        gates.parity(make, model, batch, folder / "saved"),
+        sound,
         gates.loss_floor(*losses),
         gates.reward_accuracy(seen),
         gates.alignment(seen),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from umwelten.agents import policy as policies
-from umwelten.agents.policy import Chunked, Expert, Policy, Random, Replay, Timed, Warmup
+from umwelten.agents.policy import Chunked, Disturbed, Expert, Policy, Random, Replay, Timed, Warmup
 from umwelten.envs.env import BatchEnv
 from umwelten.envs.single import Env
 from umwelten.rollout import rollout
@@ -54,7 +54,14 @@ def test_chance_is_uniform_over_the_whole_box_and_uncorrelated():
     assert abs(np.corrcoef(rows[:-1].ravel(), rows[1:].ravel())[0, 1]) < 0.04
 
 
-@pytest.mark.parametrize("make", [lambda: Random(2), lambda: Warmup(Random(2), 2, 2)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Random(2),
+        lambda: Warmup(Random(2), 2, 2),
+        lambda: Disturbed(Random(2), 2, 2),
+    ],
+)
 def test_the_carry_is_all_that_is_remembered(make):
     policy = make()
     carry = policy.start(np.array([1, 2]))
@@ -247,6 +254,25 @@ def test_rows_warm_up_each_for_themselves():
         return out
 
     assert row([]) == row([0, 2]) == row([1])
+
+
+# ---- Disturbed
+
+
+def test_a_disturbance_is_held_and_then_the_policy_has_as_long_to_mend_it():
+    inner = Marked()
+    policy = Disturbed(inner, nu=2, hold=2)
+    carry, got = policy.start(np.array([5, 6])), []
+    for t in range(9):
+        action, carry = policy.act(step(t == 0, t in (0, 5)), carry)
+        got.append(action)
+    a = np.stack(got)
+    chance = drawn(Random(2), [5, 6], 3)
+    for row, pushed in ((0, [0, 0, None, None, 1, 1, None, None, 2]),
+                        (1, [0, 0, None, None, 1, 1, 1, None, None])):  # fmt: skip
+        for t, draw in enumerate(pushed):
+            assert np.array_equal(a[t, row], [7, 7] if draw is None else chance[draw, row])
+    assert carry["mine"].tolist() == [9, 9]  # it has followed all along
 
 
 # ---- Timed

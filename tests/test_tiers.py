@@ -83,6 +83,7 @@ def test_code_is_what_runs(tmp_path, monkeypatch):
     own.write_text('"""Says."""\nfrom ..nets import mlp\n\n\ndef f():\n    """Does."""\n    g(1)\n')
     deep.write_text("from . import kernels\n\nLR = 0.1  # so\n")
     (tmp_path / "kernels.py").write_text("X = 1\n")
+    (tmp_path / "gates.py").write_text("FALL = 0.1\n")
     monkeypatch.setattr(tiers, "ROOT", tmp_path)
     member = registry.Member("New", "umwelten.world_models.new", "New", {})
     monkeypatch.setattr(registry, "find", lambda room, name: member)
@@ -95,6 +96,9 @@ def test_code_is_what_runs(tmp_path, monkeypatch):
     assert tiers.fingerprint("new") != before
     own.write_text(text)
     (tmp_path / "kernels.py").write_text("X = 2\n")
+    assert tiers.fingerprint("new") != before
+    (tmp_path / "kernels.py").write_text("X = 1\n")
+    (tmp_path / "gates.py").write_text("FALL = 0.01\n")
     assert tiers.fingerprint("new") != before
 
 
