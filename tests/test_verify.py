@@ -1,0 +1,197 @@
+"""The verify verb trains or takes runs, holds them to the gates, keeps evidence, and goes on."""
+
+import json
+
+import pytest
+import torch
+
+from umwelten import cli, config, published, tiers, trials, verify
+from umwelten.episodes import Episodes
+
+LITTLE = ["threads=1", "model.batch_size=8"]
+SEARCH = [f"planner.{k}" for k in ("samples=12", "iterations=1", "elites=4", "proposals=2")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small(tmp_path_factory):
+    """Little of everything: it is the same code."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(trials, "EPISODES", {"expert": 2, "disturbed": 3, "random": 2})
+    patch.setattr(trials, "UNSEEN", 3)
+    patch.setattr(tiers, "KEPT", tmp_path_factory.mktemp("kept"))
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    patch.undo()
+
+
+def run(folder, *arguments):
+    told = ["verify", "tdmpc2", "episodes=2", *LITTLE, *SEARCH, f"out={folder}", *arguments]
+    return cli.main(told)
+
+
+def evidence(folder):
+    return json.loads((folder / "evidence.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("verify")
+    assert run(folder, "steps=2", "seeds=2", "promote=true") == 1
+    return folder
+
+
+def test_what_hardly_learnt_is_sound_and_fails(judged, capsys):
+    found = evidence(judged)
+    verdicts = {g["gate"]: g["passed"] for g in found["gates"]}
+    assert verdicts.keys() == {
+        "finite", "save and load", "loss falls", "reward accuracy", "alignment", "real return",
+        "seeds", "seed spread",
+    }  # fmt: skip
+    assert verdicts["finite"] and verdicts["save and load"]
+    assert not verdicts["reward accuracy"] and not verdicts["seeds"] and not found["passed"]
+    assert tiers.kept("tdmpc2") == {}  # promote=true kept nothing of it
+
+
+def test_the_evidence_says_how_and_where_it_came_to_be(judged):
+    found = evidence(judged)
+    assert found["model"] == "tdmpc2" and found["task"] == "reach" and found["control"] == ""
+    assert found["command"][:4] == ["umwelten", "verify", "tdmpc2", "task=reach"]
+    assert found["machine"]["cores"] >= 1 and found["versions"]["torch"] == torch.__version__
+    assert found["code"] == tiers.fingerprint("tdmpc2") and "revision" in found
+    assert [r["seed"] for r in found["runs"]] == [0, 1]
+    for shown in found["runs"]:
+        assert shown["updates"] == 2 and len(shown["fingerprint"]) == 64
+        assert shown["score"]["policy"] == "MPPI" and shown["score"]["episodes"] == 2
+    assert found["anchors"]["expert"]["return"] > found["anchors"]["random"]["return"]
+    assert found["official"] == {} and "out" not in str(found["command"])
+
+
+def test_nothing_is_judged_on_what_was_learnt_from(judged):
+    ours = Episodes([judged / "episodes" / b for b in trials.EPISODES]).column("episode/id")
+    unseen = Episodes([judged / "unseen" / b for b in ("random", "disturbed")]).column("episode/id")
+    assert len(ours) == 7 and len(unseen) == 6 and not set(ours.tolist()) & set(unseen.tolist())
+
+
+def test_the_same_command_does_only_what_is_left(judged, monkeypatch):
+    before = evidence(judged)
+    path = judged / "found" / "seed-1.json"
+    path.unlink()
+    seen, whole = [], trials.examine
+    watch = lambda folder, run, *rest: seen.append(run.name) or whole(folder, run, *rest)  # noqa: E731
+    monkeypatch.setattr(trials, "examine", watch)
+    assert run(judged, "steps=2", "seeds=2") == 1
+    assert seen == ["seed-1"] and path.exists()
+    after = evidence(judged)
+    assert after["gates"] == before["gates"] and after["runs"] == before["runs"]
+
+
+def test_a_control_learns_from_spoiled_episodes(tmp_path):
+    assert run(tmp_path, "steps=1", "seeds=1", "control=shuffled_rewards") == 1
+    told = config.load(tmp_path / "seed-0" / "config.yaml")
+    assert told["sources"] == [str(tmp_path / "episodes" / "shuffled_rewards")]
+    assert evidence(tmp_path)["control"] == "shuffled_rewards"
+
+
+def test_an_untrained_model_fails_in_more_than_one_way(tmp_path):
+    assert run(tmp_path, "seeds=1", "control=untrained") == 1
+    found = evidence(tmp_path)
+    failed = {g["gate"] for g in found["gates"] if g["passed"] is False}
+    assert {"loss falls", "reward accuracy", "alignment", "seeds"} <= failed
+    assert found["runs"][0]["updates"] == 0
+
+
+# ---- finished runs
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Two short trainings of a suite task, as `umwelten train` leaves them."""
+    root = tmp_path_factory.mktemp("runs")
+    told = ["task=cartpole_balance", "action_repeat=50", "steps=40", "seed_steps=20", "pretrain=1"]
+    told += ["evaluate_every=0", "model.size=1", "ratio=0.1", "device=cpu", *LITTLE, *SEARCH]
+    for seed in (1, 2):
+        out = root / f"cartpole_balance-{seed}"
+        assert cli.main(["train", *told, f"seed={seed}", f"out={out}"]) == 0
+    return [root / f"cartpole_balance-{seed}" for seed in (1, 2)]
+
+
+def test_finished_runs_are_held_beside_official_figures(finished, tmp_path):
+    runs = f"runs=[{','.join(map(str, finished))}]"
+    assert run(tmp_path, runs) == 1
+    found = evidence(tmp_path)
+    assert found["task"] == "cartpole_balance" and [r["seed"] for r in found["runs"]] == [1, 2]
+    assert [r["env_steps"] for r in found["runs"]] == [40 * 50] * 2
+    assert found["official"]["verdict"] == "no official figure at this budget"
+    assert "expert" not in found["anchors"] and str(finished[0].parent) not in str(found["runs"])
+    (gate,) = [g for g in found["gates"] if g["gate"] == "official figures"]
+    assert gate["passed"] is None
+
+
+@pytest.mark.parametrize(
+    "value, verdict, passed", [(990, "match", True), (960, "pass", True), (900, "below", False)]
+)
+def test_the_official_verdict_is_of_the_same_env_steps(value, verdict, passed):
+    runs = [{"seed": s, "keys": ["proprio"], "env_steps": 100_000, "findings": [],
+             "score": {"return": value + s}} for s in (-1, 1)]  # fmt: skip
+    told = {"control": "", "seeds": 2}
+    found = verify._evidence({"runs": runs}, "tdmpc2", "cartpole_balance", "", told)
+    (gate,) = [g for g in found["gates"] if g["gate"] == "official figures"]
+    assert found["official"]["verdict"] == verdict and gate["passed"] is passed
+    assert gate["figures"] == [value] and gate["bound"] == pytest.approx(985.4)
+    assert found["return"] == value
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["control=unttrained"], "no control 'unttrained'; controls to train with are untrained"),
+        (["control=untrained", "promote=true"], "nothing of it is promoted"),
+        (["runs=[nowhere]"], "nowhere holds no run"),
+        (["seeds=0"], "seeds=0; at least one"),
+        (["task=cartpole_balance", "control=late_rewards"], "cartpole_balance has none to use"),
+        (["task=raech"], "did you mean 'reach'?"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, says, tmp_path, capsys):
+    assert run(tmp_path, *arguments) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1
+
+
+def test_runs_that_do_not_belong_together_are_refused(judged, finished, tmp_path, capsys):
+    for runs, says in (
+        ([finished[0], finished[0]], "a seed came twice"),
+        ([finished[0], judged / "seed-0"], "the runs have another task"),
+    ):
+        assert run(tmp_path, f"runs=[{','.join(map(str, runs))}]") == 2
+        assert says in capsys.readouterr().err
+    assert cli.main(["verify", "dreamer_v3", f"runs=[{finished[0]}]"]) == 2
+    assert "the runs trained tdmpc2, not dreamer_v3" in capsys.readouterr().err
+    assert cli.main(["verify", "simulator_model"]) == 2
+    assert "there is nothing to learn" in capsys.readouterr().err
+
+
+def test_a_task_with_official_figures_is_trained_as_their_authors_did(tmp_path):
+    from rich.console import Console
+
+    given = {"steps": -1, "device": "cpu", "model": {"size": 5}, "planner": {}}
+    told = trials._config(tmp_path, "tdmpc2", "cup_catch", 3, "", given, Console())
+    assert published.curve("tdmpc2", "cup_catch") and not told["offline"]
+    assert told["action_repeat"] == 2 and told["steps"] == 50_000 and told["seed"] == 3
+    assert told["model"] == {"name": "tdmpc2", "size": 5} and told["planner"] == {"name": "mppi"}
+    dreamer = trials._config(tmp_path, "dreamer_v3", "cup_catch", 0, "", given, Console())
+    assert dreamer["planner"]["name"] == "prior" and dreamer["agent"] == "dreamer"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("control", ["", "untrained", "shuffled_rewards", "early_rewards",
+                                     "late_rewards"])  # fmt: skip
+def test_on_a_robot_the_model_passes_and_every_control_fails(control, tmp_path, monkeypatch):
+    monkeypatch.setattr(trials, "EPISODES", {"expert": 30, "disturbed": 60, "random": 60})
+    monkeypatch.setattr(trials, "UNSEEN", 20)
+    told = ["verify", "tdmpc2", "seeds=1", "episodes=10", f"out={tmp_path}", f"control={control}"]
+    assert cli.main(told) == (1 if control else 0)
