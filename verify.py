@@ -125,13 +125,14 @@ def _evidence(found: dict, name: str, task: str, code: str, told: dict) -> dict:
     })  # fmt: skip
     official = _official(name, task, runs, float(np.mean(returns)))
     if official:
-        span = f"official {official['low']:.0f} to {official['high']:.0f} at {official['budget']:,}"
         said = f"{official['verdict']} at {official['env_steps']:,} env steps"
+        if "budget" in official:
+            said += f"; official {official['low']:.0f} to {official['high']:.0f}"
+            said += f" at {official['budget']:,}"
         good = {**dict.fromkeys(published.GOOD, True), "below": False}
         table.append({
             "gate": "official figures", "passed": good.get(official["verdict"]),
-            "figures": [official["return"]], "bound": official["low"],
-            "reason": f"{said}; {span}" if "low" in official else said,
+            "figures": [official["return"]], "bound": official.get("low"), "reason": said,
         })  # fmt: skip
     where = environment()
     words = [f"{k}={v}" for k, v in told.items() if v not in (None, "", {}, -1)]
@@ -153,8 +154,7 @@ def _official(name: str, task: str, runs: list[dict], value: float) -> dict:
     curve = published.curve(name, task, pixels)
     if curve is None:
         return {}
-    found = published.compare(curve, min(run["env_steps"] for run in runs), value)
-    return {"low": None, "high": None, "budget": None} | found
+    return published.compare(curve, min(run["env_steps"] for run in runs), value)
 
 
 def _show(console, evidence: dict) -> None:
