@@ -19,14 +19,20 @@ from .rewards import tolerance
 from .sim import Sim
 
 GOOD = 0.8  # the reward from which on a state counts as success where nothing else decides
+_SKY = 256  # pixels of a side: a third of a degree each
+_SKYBOX = int(mujoco.mjtTexture.mjTEXTURE_SKYBOX)
 _HINGE, _FREE = int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_FREE)
 
 
 def load(domain: str) -> mujoco.MjSpec:
-    """Returns dm_control's model `<domain>.xml`, to be edited and compiled."""
+    """Returns dm_control's model `<domain>.xml`, under a coarser sky, to be edited and compiled."""
     # Found, not imported: the suite's package imports every domain it has.
     folder = importlib.util.find_spec("dm_control").submodule_search_locations[0]
-    return mujoco.MjSpec.from_file(str(Path(folder) / "suite" / f"{domain}.xml"))
+    spec = mujoco.MjSpec.from_file(str(Path(folder) / "suite" / f"{domain}.xml"))
+    for texture in spec.textures:
+        if int(texture.type) == _SKYBOX:  # of 12 MB, which every copy of a model would have anew
+            texture.width = texture.height = min(texture.width, _SKY)
+    return spec
 
 
 def draw_joints(sim: Sim, i: int, rng: np.random.Generator) -> None:
