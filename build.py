@@ -145,15 +145,20 @@ def make_planner(planner: Mapping, model, explore: bool = False):
         return kind(model, **given)
 
 
-def make_learner(learner: Mapping, env, *, device: str = "cpu", seed: int = 0):
-    """Returns the learner that `learner` names, over a world; the rest are its settings."""
+def make_learner(
+    learner: Mapping, env, *, device: str = "cpu", seed: int = 0, n: int | None = None
+):
+    """Returns the learner that `learner` names, over a world; the rest are its settings.
+
+    n: rows it learns with, where it only acts in this world.
+    """
     name = learner.get("name", "sac")
     kind = registry.load("agents", name)
     if not hasattr(kind, "go_on"):
         raise config.ConfigError(f"{name} does not learn by itself; learners are ppo, sac, td3")
     given = {k: v for k, v in learner.items() if k != "name"}
     with _refusing():
-        return kind(env, given, seed, pick_device(device))
+        return kind(env, given, seed, pick_device(device), n)
 
 
 @contextmanager
@@ -193,25 +198,34 @@ def restore(run: str | Path, env, device: str = "cpu"):
     """Returns (model, config) of a training run, with the weights of its newest checkpoint.
 
     Raises ConfigError if the folder holds no run, no whole checkpoint, or one of another task or
-    contract.
+    contract, or of a learner, which has no model.
     """
-    path = Path(run)
-    told = config_of(path)
-    found = checkpoint.latest(path / "checkpoints")
-    if found is None:
-        raise config.ConfigError(f"{path} has no whole checkpoint yet; go on training it")
-    if task_names(told["task"]) != names_of(env):
-        raise config.ConfigError(f"{path} learnt {told['task']}, not {'+'.join(names_of(env))}")
+    told = config_of(run)
+    if told.get("learner"):
+        name = told["learner"].get("name")
+        raise config.ConfigError(f"{run} was learnt by {name} without a model; use policy={name}")
+    tensors, state = _saved(run, told, env)
     model = make_model(told["model"], env, device=device, seed=told["seed"])
-    tensors, _, state = checkpoint.load(found)
     with _refusing():
         model.io_contract().require(state.get("contract"), run)
         model.restore(tensors)
     return model, told
 
 
+def _saved(run: str | Path, told: Mapping, env) -> tuple[dict, dict]:
+    """Returns tensors and state of a run's newest checkpoint, if it is of the world's task."""
+    path = Path(run)
+    found = checkpoint.latest(path / "checkpoints")
+    if found is None:
+        raise config.ConfigError(f"{path} has no whole checkpoint yet; go on training it")
+    if task_names(told["task"]) != names_of(env):
+        raise config.ConfigError(f"{path} learnt {told['task']}, not {'+'.join(names_of(env))}")
+    tensors, _, state = checkpoint.load(found)
+    return tensors, state
+
+
 def make_policy(name: str, env, run: str = "", device: str = "cpu", planner: Mapping | None = None):
-    """Returns the policy `name` for a world: random, expert, or a planner or prior of a run.
+    """Returns the policy `name` for a world: random, expert, or a run's planner, prior or learner.
 
     Without a run a planner plans through the simulator itself, in a world of its own.
     """
@@ -227,6 +241,8 @@ def make_policy(name: str, env, run: str = "", device: str = "cpu", planner: Map
                     f"{name} has no scripted expert; use policy=random or a planner"
                 )
         return policy.Expert(env)
+    if hasattr(registry.load("agents", name), "go_on"):
+        return _learner_of(name, env, run, device, planner)
     given = {**(planner or {}), "name": name}
     if run:
         model, told = restore(run, env, device)
@@ -239,6 +255,23 @@ def make_policy(name: str, env, run: str = "", device: str = "cpu", planner: Map
         raise config.ConfigError("the simulator plans for one task; give run=FOLDER, or one task=")
     truth = make_model({"name": "simulator_model"}, simulation(env))
     return make_planner(given, truth)
+
+
+def _learner_of(name: str, env, run: str, device: str, planner: Mapping | None):
+    """Returns a run's learner, with the weights of its newest checkpoint."""
+    if not run:
+        raise config.ConfigError(f"policy={name} has to have learnt; say where with run=FOLDER")
+    if planner:
+        raise config.ConfigError(f"policy={name} plans nothing; leave planner out")
+    told = config_of(run)
+    by = told.get("learner") or {"name": "a world model"}
+    if name.lower() != by["name"].lower():
+        raise config.ConfigError(f"{run} was learnt by {by['name']}, not by {name}")
+    tensors, _ = _saved(run, told, env)
+    learner = make_learner(by, env, device=device, seed=told["seed"], n=told["n"])
+    with _refusing():
+        learner.restore(tensors)
+    return learner
 
 
 def simulation(env, rows: int = 256):

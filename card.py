@@ -61,7 +61,7 @@ def write(folder: Path, told: Mapping, env, progress, metrics: list[dict]) -> No
         "",
         "Files: `config.yaml` (goes on with the same command), `environment.jsonl` (versions and "
         "machine, a line for each start), `metrics.jsonl`, `tensorboard/` (a view of it), "
-        "`checkpoints/`, `episodes/`.",
+        "`checkpoints/`" + (", `episodes/`." if (folder / "episodes").exists() else "."),
         "",
     ]
     (folder / "RUN.md").write_text("\n".join(lines))

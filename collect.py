@@ -32,7 +32,7 @@ def collect(
     The same command goes on where it was stopped: an episode that is there is not recorded again.
 
     task: what is asked, as `umwelten list tasks` says
-    policy: random, expert, a planner, or prior (of a run)
+    policy: random, expert, a planner, or prior, ppo, sac, td3 (of a run)
     episodes: how many, those that are there already included
     out: the folder, default runs/<task>-<policy>
     run: folder of a training whose model plans
@@ -68,7 +68,7 @@ def collect(
         "physics": physics or plans, "cameras": [*told["cameras"]], "size": size,
         "action_repeat": told["action_repeat"], "world": told["world"],
     }  # fmt: skip
-    have = _have(folder, info)
+    have = seeds_there(folder, info)
     todo = [s for s in range(seed, seed + episodes) if s not in have]
     if video and not (folder / "first.mp4").exists():
         shown = min(video, episodes)
@@ -77,12 +77,12 @@ def collect(
     steps = round(env.task.time_limit / env.task.control_dt / env.action_repeat) + 1
     total = steps * -(-len(todo) // env.num_envs)
     with Recorder(folder, info) as recorder:
-        for step in track(_episodes(env, actor, todo), "collecting", total=total):
+        for step in track(one_each(env, actor, todo), "collecting", total=total):
             recorder.add(step)
     print(f"{len(todo)} episodes more in {folder}, {len(have) + len(todo)} in all")
 
 
-def _have(folder: Path, info: dict) -> set[int]:
+def seeds_there(folder: Path, info: dict) -> set[int]:
     """Returns the seeds of the episodes that are there; ConfigError if they are of another kind."""
     from .episodes import Episodes
     from .shards import shard_names
@@ -98,7 +98,7 @@ def _have(folder: Path, info: dict) -> set[int]:
     return set(there.column("episode/seed").tolist())
 
 
-def _episodes(env, policy, seeds: Sequence[int]) -> Iterator[Step]:
+def one_each(env, policy, seeds: Sequence[int]) -> Iterator[Step]:
     """Yields the steps of one episode for each seed, env.num_envs at a time."""
     n = env.num_envs
     for at in range(0, len(seeds), n):
@@ -123,7 +123,7 @@ def play(
     """Films a policy: an mp4 of whole episodes, with what was asked and whether it was done.
 
     task: what is asked, as `umwelten list tasks` says
-    policy: random, expert, a planner, or prior (of a run)
+    policy: random, expert, a planner, or prior, ppo, sac, td3 (of a run)
     run: folder of a training whose model plans
     episodes: how many, one after the other
     seed: the first episode's; the next ones count on

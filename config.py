@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parent
 RECIPES = ROOT / "configs"
 SEVERAL = ("train", "score")  # verbs that take task=one+another
 PRESETS = ("experiment",)  # groups of recipes for which a verb needs no key of that name
-NAMES = {"task": "envs", "robot": "robots", "model.name": "world_models", "planner.name": "agents"}
+NAMES = {"task": "envs", "robot": "robots", "model.name": "world_models"}
+NAMES |= {"planner.name": "agents", "learner.name": "agents"}
 
 
 class ConfigError(ValueError):

@@ -29,6 +29,7 @@ def train(
     cameras: tuple = (),
     model: dict | None = None,
     planner: dict | None = None,
+    learner: dict | None = None,
     world: dict | None = None,
 ) -> int:
     """Trains an agent on a task, online (acting and learning) or offline from recorded episodes.
@@ -37,7 +38,8 @@ def train(
     goes on where it stopped.
 
     task: what is asked, as `umwelten list tasks` says; of several, one+another
-    agent: a whole agent, as `umwelten list agents` says: a model, its planner and its prior
+    agent: a whole agent, as `umwelten list agents` says: a model, its planner and its prior, or a
+        learner with a loop of its own
     out: the run's folder, default runs/<task>-<agent>-<seed>
     steps: decisions to take (offline: updates to do)
     n: rows that act at a time, of each task
@@ -52,14 +54,17 @@ def train(
     pretrain: updates done at once after those, default as many
     evaluate_every: decisions (offline: updates) between two scores
     episodes: of a score
-    save_every: updates between two checkpoints
+    save_every: updates (of a learner: decisions) between two checkpoints
     cameras: names of cameras the world shows
     model: the model's name and keywords, such as model.size=1
     planner: the planner's name and keywords, such as planner.samples=256
+    learner: the learner's name and SB3's keywords for it, such as learner.learning_rate=1e-4, and
+        learner.keys=[...], what it observes
     world: robot, control, split, senses, vary, reward: world.vary=[mass,friction] world.split=train
 
     umwelten train task=cartpole_swingup agent=tdmpc2 action_repeat=2
     umwelten train task=cartpole_balance+cup_catch agent=tdmpc2 action_repeat=2
+    umwelten train task=reach agent=sac steps=20000 save_every=10000
     umwelten train task=reach sources=[runs/reach-expert] offline=true model.size=1 steps=5000
     """
     told = {k: v for k, v in locals().items() if k not in ("out", "threads")}
@@ -71,7 +76,7 @@ def train(
     from .world_models.contract import ContractError
 
     folder = Path(out or f"runs/{task}-{agent}-{seed}")
-    told |= {"model": dict(model or {}), "planner": dict(planner or {}), "world": dict(world or {})}
+    told |= {k: dict(told[k] or {}) for k in ("model", "planner", "learner", "world")}
     console = Console()
     share = Share.join(device)
     if not share.leads:
@@ -103,6 +108,8 @@ def run_training(run, told: dict, threads: int = 0, watch=None, share=None) -> d
     from .agents.policy import Warmup
 
     torch.set_num_threads(threads or _cpus())
+    if told.get("learner"):
+        return _run_learner(run, told, watch)
     if told["offline"] and not told["sources"]:
         raise config.ConfigError("offline=true learns from sources alone; give sources=[FOLDER]")
     for source in told["sources"]:
@@ -116,7 +123,7 @@ def run_training(run, told: dict, threads: int = 0, watch=None, share=None) -> d
     actor = build.make_planner(told["planner"], model, explore=True)
     if warm:
         actor = Warmup(actor, env.single_action_space.shape[0], -(-warm // env.num_envs))
-    evaluate = _scorer(told, model, options)
+    evaluate = _scorer(told, build.make_planner(told["planner"], model), options)
     config.save(run.path / "config.yaml", told)
     progress = learn.train(
         model, run, sources=told["sources"], env=None if told["offline"] else env,
@@ -135,6 +142,35 @@ def _reader(env, device):
     from .mixture import Mixture
 
     return (lambda paths: Mixture(paths, env.sides, device)) if hasattr(env, "sides") else None
+
+
+def _run_learner(run, told: dict, watch) -> dict:
+    """Does what `run_training` does where the config names a learner, in that learner's loop."""
+    from gymnasium.vector import AutoresetMode
+
+    from . import build, card, config, hosted
+
+    usual = config.schema(train)
+    for key in ("model", "planner", "sources", "offline", "ratio", "seed_steps", "pretrain"):
+        if (told[key] or None) != (usual[key].default or None):
+            raise config.ConfigError(
+                f"{key} is for world models; {told['learner'].get('name')} has a loop of its own, "
+                "whose keys are learner.KEY=..."
+            )
+    if len(build.task_names(told["task"])) > 1:
+        raise config.ConfigError(f"{told['agent']} learns one task at a time; tdmpc2 learns many")
+    options = {k: told[k] for k in ("action_repeat", "cameras", "world")}
+    mode = AutoresetMode.SAME_STEP
+    env = build.make_env(told["task"], told["n"], autoreset_mode=mode, **options)
+    learner = build.make_learner(told["learner"], env, device=told["device"], seed=told["seed"])
+    evaluate = _scorer(told, learner, options)
+    config.save(run.path / "config.yaml", told)
+    progress = hosted.train(
+        learner, run, steps=told["steps"], save_every=told["save_every"], evaluate=evaluate,
+        evaluate_every=told["evaluate_every"], watch=watch,
+    )  # fmt: skip
+    card.write(run.path, told, env, progress, run.metrics())
+    return {"updates": progress.updates, "env_steps": progress.env_steps}
 
 
 def _follow(told: dict, threads: int, share) -> None:
@@ -163,17 +199,16 @@ def _cpus() -> int:
     return max(1, cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
-def _scorer(told: dict, model, options: dict):
+def _scorer(told: dict, policy, options: dict):
     from . import build
     from .score import judge_each, numbers, rows_for
 
     if not told["evaluate_every"]:
         return None
     env = build.make_env(told["task"], rows_for(told["episodes"], 10), **options)
-    planner = build.make_planner(told["planner"], model)
 
     def evaluate(progress) -> dict:
-        return numbers(judge_each(env, planner, told["episodes"]))
+        return numbers(judge_each(env, policy, told["episodes"]))
 
     return evaluate
 
@@ -188,7 +223,8 @@ def open_run(folder: Path, told: dict):
     if path.exists():
         old = config.load(path)
         now = json.loads(json.dumps(told))
-        other = [k for k in now if old.get(k) != now[k] and k not in ("steps", "device")]
+        other = [k for k in now if k in old or now[k]]  # a key may be younger than the run
+        other = [k for k in other if old.get(k) != now[k] and k not in ("steps", "device")]
         if other:
             raise config.ConfigError(
                 f"{folder} was trained with another {', '.join(other)}; choose another out="

@@ -37,6 +37,7 @@ MAY = {  # what a room, or a file beside the rooms, may import beyond its own ro
     "replay": {"episodes"},
     "mixture": {"episodes", "replay"},
     "parallel": set(),
+    "hosted": {"learn", "checkpoint", "run"},
     "convert": {"episodes"},
     "episodes": {"shards"},
     "rollout": set(),
@@ -50,7 +51,7 @@ MAY = {  # what a room, or a file beside the rooms, may import beyond its own ro
     "fused": {"kernels"},
     "registry": set(),
 }
-TORCH_SIDE = {"agents", "world_models", "nets", "blocks", "laprop", "kernels", "fused"}
+TORCH_SIDE = {"hosted", "agents", "world_models", "nets", "blocks", "laprop", "kernels", "fused"}
 TORCH_SIDE |= {"learn", "parallel", "replay"}
 TORCH_SIDE |= {"mixture"}
 LONG, WALL, FUNCTION = 200, 500, 60
