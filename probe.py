@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from .agents.policy import Carry, Expert, Policy, Random, Step
 from .config import ConfigError
 from .score import HELD_OUT, student
 
 BASELINES = ("persistence", "velocity", "mean")
+ROWS, STRETCH = 16, 5  # that act at a time; decisions between two coins
 PARTS = {"fit": 0.5, "validate": 0.2, "test": 0.3}  # of the episodes; the model knows none of them
 
 
@@ -19,7 +21,7 @@ def probe(
     task: str = "",
     sources: tuple = (),
     episodes: int = 60,
-    policies: tuple = (),
+    policy: str = "",
     context: int = 4,
     horizon: int = 15,
     windows: int = 6,
@@ -40,7 +42,8 @@ def probe(
     task: what is asked, where no run says so
     sources: folders of recorded episodes; else episodes are recorded under seeds held out
     episodes: how many to record
-    policies: that record them, default random and, where there is one, the expert
+    policy: random, expert, a planner or prior (of the run); default the expert where there is
+        one, with stretches of random actions
     context: steps of a window that are observed
     horizon: steps that are imagined from there
     windows: of an episode, at most
@@ -51,7 +54,7 @@ def probe(
     world: robot, control, split, senses, vary, reward: world.split=test_colours
 
     umwelten probe run=runs/demo/train
-    umwelten probe run=runs/demo/train sources=[runs/other-expert] horizon=10
+    umwelten probe run=runs/demo/train sources=[runs/reach-random] horizon=10
     """
     from rich.console import Console
 
@@ -61,12 +64,14 @@ def probe(
         raise ConfigError("context is at least 2; horizon, episodes and windows at least 1")
     folder, console = Path(out or (f"{run}/probe" if run else f"runs/{task}-probe")), Console()
     told = build.world_of(run, 1, (), world)
-    name = task or (build.config_of(run)["task"] if run else "")
-    if not name:
-        raise ConfigError("say which model with run=FOLDER, or task=NAME for the simulator")
-    env = build.make_env(name, 1, labels=True, physics=not run, **told)
+    learnt = build.config_of(run)["task"] if run else task
+    name = task or learnt
+    if not name or "+" in name:
+        raise ConfigError(f"say of which task: run=FOLDER task=NAME, one alone, not {name!r}")
+    env = build.make_env(learnt, min(episodes, ROWS), labels=True, physics=not run, **told)
+    env = build.alone(env, name)
     models = _models(run, env, device, seed)
-    recorded = sources or _record(folder, name, run, policies, episodes, seed, env, world)
+    recorded = sources or [_record(folder, env, policy, run, range(episodes), seed)]
     parts = _parts(recorded, run, context + horizon, windows, seed)
     found, views = _measure(models, parts, _readable(env, parts), context, seed)
     found = {
@@ -169,23 +174,47 @@ def _finite(values) -> list[float | None]:
     return [round(float(v), 6) if np.isfinite(v) else None for v in values]
 
 
-def _record(folder, task, run, policies, episodes, seed, env, world) -> list[Path]:
-    """Records labelled episodes under held-out seeds; returns a folder for each policy."""
-    from .collect import collect
+class Stirred(Policy):
+    """Does what the task's expert does, or for stretches what chance does, a coin for each.
 
-    if not policies:
-        has_expert = env.task.expert(env.sim) is not None
-        policies = ("random", "expert") if has_expert else ("random",)
-    shares = [len(part) for part in np.array_split(np.arange(episodes), len(policies))]
-    starts = HELD_OUT + seed + np.cumsum([0, *shares[:-1]])
-    folders = []
-    for policy, share, start in zip(policies, shares, starts.tolist(), strict=True):
-        folders.append(folder / "episodes" / policy)
-        collect(
-            task, policy, max(share, 1), str(folders[-1]), run, 16, start, labels=True,
-            physics=not run, video=0, world=world,
-        )  # fmt: skip
-    return folders
+    So what a step is like does not give away how well the episode goes.
+    """
+
+    def __init__(self, env):
+        self._expert, self._random = Expert(env), Random(env.single_action_space.shape[0])
+
+    def start(self, seeds: np.ndarray) -> Carry:
+        return self._random.start(seeds)
+
+    def act(self, step: Step, carry: Carry) -> tuple[np.ndarray, Carry]:
+        calm, _ = self._expert.act(step, {})
+        wild, after = self._random.act(step, carry)
+        stretches = zip(carry["seed"].tolist(), (carry["count"] // STRETCH).tolist(), strict=True)
+        coins = [np.random.default_rng([1, *stretch]).random() < 0.5 for stretch in stretches]
+        return np.where(np.array(coins)[:, None], wild, calm), after
+
+
+def _record(folder: Path, env, policy: str, run: str, which: range, seed: int) -> Path:
+    """Records labelled episodes under held-out seeds, those that are not there yet."""
+    from rich.progress import track
+
+    from . import build
+    from .collect import one_each, seeds_there
+    from .episodes import Recorder
+
+    if policy:
+        actor = build.make_policy(policy, env, run)
+    else:
+        scripted = env.task.expert(env.sim) is not None
+        actor = Stirred(env) if scripted else Random(env.single_action_space.shape[0])
+    path = folder / "episodes" / type(actor).__name__.lower()
+    info = {"policy": type(actor).__name__, "fingerprint": env.fingerprint}
+    have = seeds_there(path, info)
+    todo = [s for s in (HELD_OUT + seed + i for i in which) if s not in have]
+    with Recorder(path, info) as recorder:
+        for step in track(one_each(env, actor, todo), "recording", transient=True):
+            recorder.add(step)
+    return path
 
 
 def _parts(sources, run: str, size: int, windows: int, seed: int) -> dict:
