@@ -139,7 +139,8 @@ def table(summaries: list[dict]):
     out = Table(box=None, pad_edge=False)
     several = len({s.get("task") for s in summaries}) > 1
     for title in ("task",) * several + ("policy", "episodes", "success", "95 %", "return", "95 %"):
-        out.add_column(title, justify="left" if title in ("task", "policy") else "right")
+        named = title in ("task", "policy")
+        out.add_column(title, justify="left" if named else "right", no_wrap=named)
     for s in summaries:
         low, high = s["success_interval"]
         down, up = s["return_interval"]
