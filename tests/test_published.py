@@ -1,11 +1,17 @@
 """The official numbers are those that were made; a return is held beside the right ones."""
 
+import gzip
+import hashlib
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from umwelten import published, registry
 
+ROOT = Path(__file__).resolve().parents[1]
 TASKS = {member.snake for member in registry.members("envs").values()}
 
 
@@ -57,7 +63,7 @@ def test_every_number_has_a_source_and_every_table_our_tasks(model):
 
 
 def test_a_changed_number_is_refused(changed):
-    with pytest.raises(published.ChangedNumbers, match="tdmpc2.json holds other numbers"):
+    with pytest.raises(published.ChangedNumbers, match=r"tdmpc2\.json holds other numbers"):
         published.load("tdmpc2")
 
 
@@ -97,3 +103,54 @@ def test_a_return_is_held_beside_its_budget(steps, value, verdict):
     if "budget" in found:
         assert found["early"] == (steps < 0.95 * found["budget"])
     json.dumps(found, allow_nan=False)
+
+
+# ---- how the files are made
+
+
+def commit(folder, files):
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    for arguments in (["init", "-q"], ["add", "."], [*who, "commit", "-q", "-m", "x"]):
+        subprocess.run(["git", "-C", str(folder), *arguments], check=True)
+
+
+def test_a_stranger_can_make_the_files_from_clones(tmp_path):
+    """Every number is one of a planted file: seeds apart, windows averaged, later steps left."""
+    rows = "step,reward,seed\n0,1,2\n0,3,1\n100000,5,1\n100000,7,2\n1100000,9,1\n1100000,9,2\n"
+    runs = [{"task": "dmc_ball_in_cup_catch", "seed": s, "xs": [94_000, 96_000, 104_000, 200_000],
+             "ys": [99.0, 10.0 + s, 20.0 + s, 30.0]} for s in (0, 1)]  # fmt: skip
+    curve = {"steps": [0, 100_000, 1_000_000], "values": [0, 6, 8], "lcbs": [0, 4, 7],
+             "ucbs": [0, 8, 9]}  # fmt: skip
+    scores = gzip.compress(json.dumps(runs).encode())
+    states = "results/tdmpc2"
+    commit(tmp_path / "tdmpc2", {
+        f"{states}/cup-catch.csv": rows.encode(), f"{states}-pixels/cup-catch.csv": rows.encode(),
+        f"{states}/mw-reach.csv": b"step,success,seed\n0,1,1\n",
+    })  # fmt: skip
+    commit(tmp_path / "dreamerv3", {
+        f"scores/dmc_{k}-dreamerv3.json.gz": scores for k in ("proprio", "vision")
+    })  # fmt: skip
+    both = {"tdmpc2": {"cup-catch": curve}, "dreamerv3": {"cup-catch": curve}}
+    again = {"results/data_dmc_all_1M.json": json.dumps(both).encode()}
+    commit(tmp_path / "bmpc", again)
+    code = (
+        f"import sys, pathlib; sys.path.insert(0, {str(ROOT / 'benchmarks')!r}); import official\n"
+        "official.FOLDER = pathlib.Path('made')\n"
+        "sys.argv[1:] = ['tdmpc2=tdmpc2', 'dreamerv3=dreamerv3', 'bmpc=bmpc']; official.main()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True)
+    made = {p.stem: json.loads(p.read_text()) for p in (tmp_path / "made").glob("*.json")}
+    td, dreamer = made["tdmpc2"]["tables"], made["dreamer_v3"]["tables"]
+    assert td["state"].keys() == td["pixels"].keys() == {"cup_catch"}
+    found = td["state"]["cup_catch"]
+    assert found["steps"] == [0, 100_000] and found["seeds"] == {"1": [3, 5], "2": [1, 7]}
+    assert found["sha256"] == hashlib.sha256(rows.encode()).hexdigest()
+    assert found["rerun"]["low"] == [0, 4, 7] and "rerun" not in td["pixels"]["cup_catch"]
+    found = dreamer["state"]["cup_catch"]
+    assert found["steps"] == [100_000, 200_000]
+    assert found["seeds"] == {"0": [15, 30], "1": [16, 30]}
+    assert made["dreamer_v3"]["source"]["sha256"]["pixels"] == hashlib.sha256(scores).hexdigest()
