@@ -39,7 +39,7 @@ def one():
 SIDES = {
     "ours": lambda n: BatchVecEnv(BatchEnv(TASK, n, autoreset_mode=AutoresetMode.SAME_STEP)),
     "dummy": lambda n: DummyVecEnv([one] * n),
-    "subproc": lambda n: SubprocVecEnv([one] * n, start_method="spawn"),
+    "subproc": lambda n: SubprocVecEnv([one] * n),
 }
 
 
