@@ -29,7 +29,7 @@ class Share:
     def __init__(self, rank: int = 0, size: int = 1, device: torch.device | str = "cpu"):
         """device: where batches lie."""
         self.rank, self.size, self.device = rank, size, torch.device(device)
-        self._form = b""  # of the last batch: its keys, dtypes and shapes
+        self._form: list[tuple] = []  # key, dtype and shape of all that the last part held
 
     @classmethod
     def join(cls, device: str = "auto") -> Share:
@@ -107,9 +107,15 @@ class Share:
         """Gives the learners of the other processes the leader's tensors."""
         if self.size == 1:
             return
-        tensors = learner.checkpoint()
-        for key in sorted(tensors):
-            dist.broadcast(tensors[key], 0)
+        own = learner.checkpoint() if self.leads else {}
+        order = sorted(own)
+        form = self._told_form([(k, str(own[k].dtype)[6:], tuple(own[k].shape)) for k in order])
+        tensors = {
+            k: own[k] if self.leads else torch.empty(shape, dtype=getattr(torch, kind))
+            for k, kind, shape in form
+        }
+        for tensor in (x for x in tensors.values() if x.numel()):
+            dist.broadcast(_bytes(tensor), 0)
         if not self.leads:
             learner.restore(tensors)
 
@@ -120,13 +126,10 @@ class Share:
         order = sorted(batch, key=lambda k: (-batch[k].element_size(), k))  # keeps all aligned
         parts = {k: batch[k].chunk(self.size) for k in order}
         form = [(k, str(batch[k].dtype)[6:], tuple(parts[k][0].shape)) for k in order]
-        told = json.dumps(form).encode()
-        if told == self._form:
+        if form == self._form:
             self._tell(_AS_BEFORE)
         else:
-            self._form = told
-            self._tell(len(told))
-            dist.broadcast(torch.frombuffer(bytearray(told), dtype=torch.uint8), 0)
+            self._form = self._told_form(form)
         packed = [torch.cat([_bytes(parts[k][r]) for k in order]) for r in range(self.size)]
         dist.scatter(packed[0].clone(), packed, 0)
         return {k: parts[k][0] for k in order}
@@ -137,10 +140,8 @@ class Share:
         if size == _STOP:
             return None
         if size != _AS_BEFORE:
-            told = torch.empty(size, dtype=torch.uint8)
-            dist.broadcast(told, 0)
-            self._form = told.numpy().tobytes()
-        form = [(k, getattr(torch, d), shape) for k, d, shape in json.loads(self._form)]
+            self._form = self._heard_form(size)
+        form = [(k, getattr(torch, kind), shape) for k, kind, shape in self._form]
         sizes = [torch.Size(shape).numel() * d.itemsize for _, d, shape in form]
         packed = torch.empty(sum(sizes), dtype=torch.uint8, device=self.device)
         dist.scatter(packed, None, 0)
@@ -151,6 +152,20 @@ class Share:
         """Tells the other processes that the leader has ended."""
         if self.size > 1:
             self._tell(_STOP)
+
+    def _told_form(self, form: list[tuple]) -> list[tuple]:
+        """Returns the leader's form, on every process."""
+        told = json.dumps(form).encode()
+        size = self._tell(len(told))
+        if not self.leads:
+            return self._heard_form(size)
+        dist.broadcast(torch.frombuffer(bytearray(told), dtype=torch.uint8), 0)
+        return form
+
+    def _heard_form(self, size: int) -> list[tuple]:
+        told = torch.empty(size, dtype=torch.uint8)
+        dist.broadcast(told, 0)
+        return [tuple(x) for x in json.loads(told.numpy().tobytes())]
 
     def _tell(self, word: int) -> int:
         told = torch.tensor([word])

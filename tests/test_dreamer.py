@@ -342,7 +342,8 @@ def test_the_critic_learns_from_what_was_seen_up_to_where_an_episode_ends():
 def test_each_loss_touches_its_own_parts_alone():
     model = awake(small())
     batch = windows(model)
-    losses, _ = model._losses(batch, *model._chance(*batch["first"].shape))
+    chance = model._chance(*batch["first"].shape)
+    losses = model._losses(batch, model._before(batch), *chance)[2]
     learned = {k: p for k, p in model.named_parameters() if p.requires_grad}
 
     def touched(name):

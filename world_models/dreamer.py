@@ -55,7 +55,7 @@ class DreamerV3(WorldModel):
     images. nu: components of an action. size: one of SIZES; the authors take 1 for vectors, from
     12 on for images. episode_length: steps; windows are no longer. discrete: the nu components are
     a one-hot choice. bf16: matrix products in bfloat16 (CUDA). recall: bytes for the beliefs of
-    steps; they are part of a checkpoint.
+    steps; they are part of a checkpoint. compile: torch.compile all of an update but the optimiser.
     Raises ValueError for keys, sizes and devices that are not among those.
     """
 
@@ -86,6 +86,7 @@ class DreamerV3(WorldModel):
         discrete: bool = False,
         bf16: bool = False,
         recall: int = 1 << 30,
+        compile: bool = False,
     ):
         super().__init__()
         if size not in SIZES:
@@ -113,6 +114,9 @@ class DreamerV3(WorldModel):
         self.seed, self.updates = seed, 0
         learned = [p for p in self.parameters() if p.requires_grad]
         self.optimiser = LaProp(learned, lr, clip=clip, warmup=warmup)
+        if compile:
+            # All of an update but the optimiser, as a graph that a GPU replays without Python.
+            self._losses = torch.compile(self._losses, mode="reduce-overhead")
 
     def _build(self, space, size: int, discrete: bool, recall: int, rng: torch.Generator) -> None:
         deter, hidden, classes, depth, units = SIZES[size]
@@ -178,10 +182,10 @@ class DreamerV3(WorldModel):
         chance = np.random.SeedSequence([self.seed, self.updates]).generate_state(1)
         self.generator.manual_seed(int(chance[0]))
         self.updates += 1
-        chance = self._chance(*batch["first"].shape)
+        start, chance = self._before(batch), self._chance(*batch["first"].shape)
         with self._casting():
-            losses, metrics = self._losses(batch, *chance)
-        total = sum(SCALES[name] * loss for name, loss in losses.items())
+            beliefs, total, losses, metrics = self._losses(batch, start, *chance)
+        self._keep(batch, beliefs)
         total.backward()
         gradients = [p.grad for group in self.optimiser.param_groups for p in group["params"]]
         self.share.mean_([*gradients, *losses.values(), *metrics.values(), total])
@@ -191,8 +195,10 @@ class DreamerV3(WorldModel):
         with torch.no_grad():
             ours, theirs = list(self.critic.parameters()), list(self.slow_critic.parameters())
             torch._foreach_lerp_(theirs, ours, self.tau)
-        losses = {f"{name}_loss": loss.detach() for name, loss in losses.items()}
-        return losses | metrics | {"total_loss": total.detach()}
+        found = {f"{name}_loss": loss for name, loss in losses.items()}
+        found |= metrics | {"total_loss": total}
+        # As tensors of their own: the next update may overwrite what a graph returned.
+        return dict(zip(found, torch.stack([*found.values()]).detach().unbind(), strict=True))
 
     def _chance(self, b: int, t: int) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Returns what draws decide by: along windows (b, t), and from each of their steps on.
@@ -207,23 +213,28 @@ class DreamerV3(WorldModel):
                 states.append(part(lambda s: self.rssm.noise(s, rng), (b * t,)))
         return seen, actions, states
 
-    def _losses(self, batch: dict[str, Tensor], seen: Tensor, actions, states):
-        """Returns the losses by name, before their scales, and the other metrics."""
-        beliefs, losses, metrics = self._model_losses(batch, seen)
-        self._keep(batch, beliefs)
+    def _losses(self, batch: dict[str, Tensor], start, seen: Tensor, actions, states):
+        """Returns the beliefs, the loss, its parts before their scales, and the other metrics."""
+        beliefs, losses, metrics = self._model_losses(batch, seen, start)
         starts = {k: v.detach().flatten(0, 1) for k, v in beliefs.items()}
         x, action, reward, on = self._dream(starts, actions, states)
         found, returns, more = self._behaviour_losses(x, action, reward, on)
         boot = returns[0].view(batch["reward"].shape)
         found["replay_critic"] = self._replay_loss(batch, flat(beliefs), boot)
-        return losses | found, metrics | more
+        losses |= found
+        total = sum(SCALES[name] * loss for name, loss in losses.items())
+        return beliefs, total, losses, metrics | more
 
-    def _model_losses(self, batch: dict[str, Tensor], noise: Tensor):
+    def _before(self, batch: dict[str, Tensor]) -> tuple[Belief, Tensor]:
+        """Returns the beliefs and actions (b, ...) that windows go on from."""
+        if "place" in batch:
+            return self.recall.read(batch["place"] - 1)
+        return self.start(len(batch["first"])), torch.zeros_like(batch["action"][:, 0])
+
+    def _model_losses(self, batch: dict[str, Tensor], noise: Tensor, start=None):
         """Returns the beliefs (b, t, ...) along the windows, the losses and the metrics."""
         action, first = batch["action"], batch["first"]
-        start, before = self.start(len(first)), torch.zeros_like(action[:, 0])
-        if "place" in batch:
-            start, before = self.recall.read(batch["place"] - 1)
+        start, before = start or self._before(batch)
         led = torch.cat([before[:, None], action[:, :-1]], 1)
         beliefs, posterior = self.rssm.follow(led, self.encoder(batch), first, noise, start)
         prior, x = self.rssm.predict(beliefs["deter"]), flat(beliefs)

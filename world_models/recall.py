@@ -49,13 +49,12 @@ class Recall:
         """Keeps beliefs (m, ...) and actions (m, nu) at places (m,); the last of equals counts."""
         kept, slot = self._tables(), place % self.slots
         order = slot.argsort(stable=True)
-        sorted_ = slot[order]
-        last = torch.ones_like(sorted_, dtype=torch.bool)
-        last[:-1] = sorted_[1:] != sorted_[:-1]
-        rows = order[last]
+        slot = slot[order].contiguous()
+        # Equals are all given the last one's: to pick it alone would wait for the device.
+        rows = order[torch.searchsorted(slot, slot, right=True) - 1]
         new = {"deter": belief["deter"], "stoch": belief["stoch"].argmax(-1), "action": action}
         for key, value in (new | {"tag": place + 1}).items():
-            kept[key][slot[rows]] = value[rows].to(kept[key].dtype)
+            kept[key][slot] = value[rows].to(kept[key].dtype)
 
     def save(self) -> dict[str, Tensor]:
         """Returns all that is known as tensors on the CPU, in the order of the places."""
