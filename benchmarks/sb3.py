@@ -46,7 +46,7 @@ SIDES = {
 def collector(algorithm, venv):
     """Returns a learner that has begun and, in its rounds, never learns."""
     if algorithm is sb3.PPO:
-        return sb3.PPO("MultiInputPolicy", venv, n_steps=10_000, seed=0, device="cpu")
+        return sb3.PPO("MultiInputPolicy", venv, n_steps=10_240, seed=0, device="cpu")
     forever = 10**12
     size = {"buffer_size": 100_000, "learning_starts": 0, "train_freq": forever}
     return sb3.SAC("MultiInputPolicy", venv, seed=0, device="cpu", **size)
