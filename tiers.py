@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib.util
 import json
 from pathlib import Path
 
@@ -20,11 +21,13 @@ TRUTH = "SimulatorModel"  # what the others are held to
 
 
 def sources(model: str) -> list[Path]:
-    """Returns the files of ours that a model is made of: its own and what they import."""
+    """Returns the files that a model is made of: its own and those it imports from beside it."""
     member = registry.find("world_models", model)
     if member.plugin:
-        raise registry.UnknownName(f"{model} is of the plugin {member.plugin}; verify it there")
-    todo, found = [ROOT / Path(*member.module.split(".")[1:]).with_suffix(".py")], set()
+        todo = [Path(importlib.util.find_spec(member.module).origin)]
+    else:
+        todo = [ROOT / Path(*member.module.split(".")[1:]).with_suffix(".py")]
+    found = set()
     while todo:
         path = todo.pop()
         if path in found:
@@ -51,7 +54,7 @@ def fingerprint(model: str) -> str:
                     told |= set(range(first.lineno, first.end_lineno + 1))
         lines = [x.rstrip() for i, x in enumerate(text.splitlines(), 1) if i not in told]
         code = [x for x in lines if x and not x.lstrip().startswith("#")]
-        digest.update("\n".join([path.relative_to(ROOT).as_posix(), *code]).encode())
+        digest.update("\n".join([path.name, *code]).encode())
     return digest.hexdigest()
 
 
@@ -64,9 +67,12 @@ def kept(model: str) -> dict:
 def promote(model: str, evidence: dict) -> Path:
     """Keeps the evidence of a task for a model; what was of other code is dropped.
 
-    Raises ValueError where a gate failed, where a control was planted, or where the evidence is
-    of other code than stands here.
+    Raises ValueError where a gate failed, where a control was planted, where the evidence is of
+    other code than stands here, or for a model that is not of ours.
     """
+    member = registry.find("world_models", model)
+    if member.plugin:
+        raise ValueError(f"{model} is of {member.plugin}; its evidence is kept there")
     code = fingerprint(model)
     if evidence["code"] != code:
         raise ValueError(f"the evidence is of other code of {model}; verify it as it is now")
@@ -78,7 +84,7 @@ def promote(model: str, evidence: dict) -> Path:
     whole = {t: e for t, e in kept(model).items() if e["code"] == code}
     whole[evidence["task"]] = evidence
     KEPT.mkdir(parents=True, exist_ok=True)
-    path = KEPT / f"{registry.find('world_models', model).snake}.json"
+    path = KEPT / f"{member.snake}.json"
     part = path.with_suffix(".part")
     part.write_text(json.dumps({"model": model, "evidence": whole}, indent=1) + "\n")
     part.replace(path)
@@ -88,10 +94,10 @@ def promote(model: str, evidence: dict) -> Path:
 def tier(model: str) -> tuple[str, str]:
     """Returns `reference` or `experimental`, and in a few words why."""
     member = registry.find("world_models", model)
-    if member.name == TRUTH or member.plugin:
-        return (
-            ("experimental", "a plugin's") if member.plugin else ("the truth", "nothing to learn")
-        )
+    if member.plugin:
+        return "experimental", f"of {member.plugin}"
+    if member.name == TRUTH:
+        return "the truth", "nothing to learn"
     evidence = kept(model)
     if not evidence:
         return "experimental", "never verified"

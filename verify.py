@@ -79,10 +79,12 @@ def verify(
     path = trials.write(folder / "evidence.json", evidence)
     _show(console, evidence)
     console.print(f"evidence: {path}", soft_wrap=True, markup=False)
-    if promote and evidence["passed"]:
-        console.print(f"kept: {tiers.promote(name, evidence).name}", markup=False)
-    elif promote:
-        console.print("a gate failed: nothing is promoted", markup=False)
+    if promote:
+        try:
+            console.print(f"kept: assets/gates/{tiers.promote(name, evidence).name}", markup=False)
+        except ValueError as refusal:
+            console.print(f"not promoted: {refusal}", soft_wrap=True, markup=False)
+            return 1
     return int(not evidence["passed"])
 
 

@@ -13,15 +13,19 @@ GATES = [{"gate": "finite", "passed": True}, {"gate": "seed spread", "passed": N
 OFFICIAL = {"verdict": "match", "env_steps": 25_000, "budget": 100_000, "low": 973.3, "high": 998}
 
 
+of_code = tiers.fingerprint
+
+
 @pytest.fixture(autouse=True)
 def apart(tmp_path, monkeypatch):
-    """Keeps what the tests promote out of the package."""
+    """Keeps what the tests promote out of the package, and its code the same meanwhile."""
     monkeypatch.setattr(tiers, "KEPT", tmp_path / "gates")
+    monkeypatch.setattr(tiers, "fingerprint", lambda model: "c" * 64)
 
 
 def evidence(task="reach", official=None, **changed):
     return {
-        "task": task, "code": tiers.fingerprint("tdmpc2"), "control": "", "passed": True,
+        "task": task, "code": "c" * 64, "control": "", "passed": True,
         "gates": copy.deepcopy(GATES), "official": official or {}, "return": 981.4,
         "date": "2026-11-21T18:00:00+00:00", "runs": [{}, {}],
     } | changed  # fmt: skip
@@ -88,18 +92,32 @@ def test_code_is_what_runs(tmp_path, monkeypatch):
     member = registry.Member("New", "umwelten.world_models.new", "New", {})
     monkeypatch.setattr(registry, "find", lambda room, name: member)
     assert [p.name for p in tiers.sources("new")] == ["kernels.py", "nets.py", "new.py"]
-    before = tiers.fingerprint("new")
+    before = of_code("new")
     text = own.read_text().replace("Does.", "Does\n    it.").replace("    g", "    # why\n\n    g")
     own.write_text(text.replace("Says.", "Says more."))
-    assert tiers.fingerprint("new") == before
+    assert of_code("new") == before
     own.write_text(text.replace("g(1)", "g(2)"))
-    assert tiers.fingerprint("new") != before
+    assert of_code("new") != before
     own.write_text(text)
     (tmp_path / "kernels.py").write_text("X = 2\n")
-    assert tiers.fingerprint("new") != before
+    assert of_code("new") != before
     (tmp_path / "kernels.py").write_text("X = 1\n")
     (tmp_path / "gates.py").write_text("FALL = 0.01\n")
-    assert tiers.fingerprint("new") != before
+    assert of_code("new") != before
+
+
+def test_a_plugins_model_is_judged_by_its_own_file_and_kept_elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "theirs.py").write_text("X = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    member = registry.Member("Theirs", "theirs", "Theirs", {}, "", "a-plugin")
+    monkeypatch.setattr(registry, "find", lambda room, name: member)
+    assert tiers.sources("theirs") == [tmp_path / "theirs.py"]
+    before = of_code("theirs")
+    (tmp_path / "theirs.py").write_text("X = 2\n")
+    assert of_code("theirs") != before
+    assert tiers.tier("theirs") == ("experimental", "of a-plugin")
+    with pytest.raises(ValueError, match="is of a-plugin; its evidence is kept there"):
+        tiers.promote("theirs", {})
 
 
 def test_every_model_is_listed_with_its_tier(capsys, monkeypatch):

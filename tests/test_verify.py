@@ -19,6 +19,8 @@ def small(tmp_path_factory):
     patch.setattr(trials, "EPISODES", {"expert": 2, "disturbed": 3, "random": 2})
     patch.setattr(trials, "UNSEEN", 3)
     patch.setattr(tiers, "KEPT", tmp_path_factory.mktemp("kept"))
+    code = tiers.fingerprint("tdmpc2")
+    patch.setattr(tiers, "fingerprint", lambda model: code)
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
