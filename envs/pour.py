@@ -22,8 +22,10 @@ _BOWL, _DEEP = 0.06, 0.035  # m: radius and height of the bowls
 _ENOUGH = 18  # grains
 _WHICH = 0  # in userdata; then phrase, form of words, colours of the bowls and of the cup
 _HIGH = 0.15  # m: the tool's height as it carries and pours
-_BACK = 0.035  # m from the tool towards the arm, to where grains fall
+_GRIP = 0.014  # m above the cup's middle that it is held: so grains pass between its rim and a palm
+_BACK = 0.035  # m from the tool to the right, to where grains fall
 _TILT = 1.95  # rad, of the tool from straight down as it pours
+_LEAN = 0.25  # rad: leaning so far it has begun to pour
 
 
 def _add_grains(s: mujoco.MjSpec) -> None:
@@ -74,7 +76,7 @@ class Pour(Task):
 
     control_dt = 0.1
     time_limit = 12.0
-    robots = ("arm",)  # with the others the script spills
+    robots = ("arm", "ur5e", "ur10e", "panda", "fr3")  # an SO-101's wrist does not bend so far
     default_control = "delta_pose"
     camera = "front"
     subtasks = ("approach", "grasp", "carry", "pour", "done")
@@ -132,13 +134,11 @@ class Pour(Task):
         flat = [things(sim)[:, 0], seen, _grains(sim).mean(1), share]
         return {"proprio": scene.proprio(sim, self.body), "objects": np.concatenate(flat, 1)}
 
-    def _way(self, sim: Sim, bowl: np.ndarray) -> np.ndarray:
-        """Returns where the tool is to pour `(n, 3)` m: beyond the bowl, seen from the arm."""
-        out = bowl - self.body.mount
-        out[:, 2] = 0
-        goal = bowl + _BACK * out / distance(out, np.zeros(3))[:, None]
-        goal[:, 2] = _HIGH
-        return goal
+    def _aside(self, place: np.ndarray) -> np.ndarray:
+        """Returns the direction `(n, 3)` to the left at a place, as the arm's base sees it."""
+        x, y = (place - self.body.mount)[:, :2].T
+        far = np.hypot(x, y)
+        return np.stack([-y / far, x / far, np.zeros(len(place))], 1)
 
     def reward(self, sim: Sim) -> np.ndarray:
         bowls, share, cup, touch, done = self._judge(sim)
@@ -153,35 +153,38 @@ class Pour(Task):
         return self._judge(sim)[-1]
 
     def expert(self, sim: Sim) -> np.ndarray | None:
-        """Takes the cup from above, carries it over the bowl and tilts it back towards the arm."""
+        """Takes the cup from above, carries it over the bowl and tilts it to the right: there no
+        arm has to bend its wrist under itself."""
         bowls, _, cup, touch, _ = self._judge(sim)
         tip, grasp = sim.site("tcp"), held(touch)
-        goal = self._way(sim, bowls[:, 0])
+        goal = bowls[:, 0] + _BACK * self._aside(bowls[:, 0])
         aside, off = distance(tip[:, :2], cup[:, :2]), distance(tip[:, :2], goal[:, :2])
         case = [
             grasp & (tip[:, 2] > _HIGH - 0.03),
             grasp,
-            (aside < 0.012) & (tip[:, 2] < cup[:, 2] + 0.008),
+            (aside < 0.012) & (tip[:, 2] < cup[:, 2] + _GRIP + 0.008),
             aside < 0.012,
         ]
         flat = [c[:, None] for c in case]
         xy = np.select(flat, [goal[:, :2], tip[:, :2], cup[:, :2], cup[:, :2]], cup[:, :2])
-        z = np.select(case, [_HIGH, _HIGH, cup[:, 2], cup[:, 2]], _HIGH)
+        low = cup[:, 2] + _GRIP
+        z = np.select(case, [_HIGH, _HIGH, low, low], _HIGH)
         gently = np.maximum(2 * scene.opening(sim, self.body) - 1.6, -1)  # fast fingers spill
         jaws = np.select(case, [gently, gently, gently, np.ones(sim.n)], 1.0)
-        tilt = np.where(case[0] & (off < 0.03), _TILT, 0.0)
+        # It leans on as far as it is in place: an arm that tilts its tool moves it, too.
+        lean = np.arccos(np.clip(-sim.turn("tcp")[:, 8], -1, 1))
+        pours = (case[0] & (off < 0.03)) | (grasp & (lean > _LEAN))
+        more = np.minimum(lean + 0.4 * np.clip(2 - off / 0.02, 0, 1), _TILT)
+        tilt = np.where(pours, more, 0.0)
         place = np.concatenate([xy, z[:, None]], 1)
         return self.control.aim_pose(sim, place, self._frame(tip, tilt), jaws, speed=0.6)
 
     def _frame(self, tip: np.ndarray, tilt: np.ndarray) -> np.ndarray:
-        """Returns the tool's rotation `(n, 3, 3)`: fingers down, raised by tilt, away from the arm,
-        which they close across."""
-        x, y = (tip - self.body.mount)[:, :2].T
-        far = np.hypot(x, y)
-        out, zero = np.stack([x / far, y / far], 1), np.zeros(len(tip))
-        across = np.stack([-out[:, 1], out[:, 0], zero], 1)
-        s, c = np.sin(tilt), np.cos(tilt)
-        along = np.stack([s * out[:, 0], s * out[:, 1], -c], 1)
+        """Returns the tool's rotation `(n, 3, 3)`: fingers down, raised by tilt to the left, which
+        they close across."""
+        left = self._aside(tip)
+        across = np.stack([-left[:, 1], left[:, 0], left[:, 2]], 1)
+        along = np.sin(tilt)[:, None] * left - np.cos(tilt)[:, None] * np.array([0.0, 0.0, 1.0])
         return np.stack([np.cross(across, along), across, along], 2)
 
     def label(self, sim: Sim) -> dict[str, np.ndarray]:
