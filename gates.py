@@ -108,11 +108,10 @@ def held_out_loss(make, tensors: dict | None, episodes) -> float:
     Every batch meets the model as it was saved; it is the model's `total_loss`, or the sum of all
     its metrics called `..._loss`.
     """
-    rng, losses = np.random.default_rng(0), []
+    model, rng, losses = make(), np.random.default_rng(0), []
+    saved = model.checkpoint() if tensors is None else tensors
     for _ in range(BATCHES):
-        model = make()
-        if tensors is not None:
-            model.restore(tensors)
+        model.restore(saved)
         metrics = model.update(sample(model, episodes, rng))
         parts = [v for k, v in metrics.items() if k.endswith("_loss")]
         losses.append(float(metrics["total_loss"] if "total_loss" in metrics else sum(parts)))
