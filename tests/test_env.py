@@ -405,3 +405,18 @@ def test_two_worlds_that_draw_do_not_disturb_each_other():
     for (a, b), (c, d) in zip(both[::2], alone, strict=True):
         assert np.array_equal(a, c) and np.array_equal(b, d)
     assert not np.array_equal(both[0][0], both[1][0])
+
+
+@pytest.mark.parametrize("name", ["CheetahRun", "PickPlace"])
+def test_rows_that_keep_an_mjdata_go_on_as_those_that_share_one(name):
+    few = BatchEnv(name, 2, max_episode_steps=6, nthread=1, physics=True)
+    many = BatchEnv(name, 65, max_episode_steps=6, nthread=2, physics=True)
+    assert few.sim.batch.persistent and not many.sim.batch.persistent
+    few.reset(seed=3)
+    many.reset(seed=3)
+    rng = np.random.default_rng(0)
+    for _ in range(9):  # over an end of episodes
+        actions = rng.uniform(-1, 1, many.action_space.shape)
+        a, b = few.step(actions[:2]), many.step(actions)
+        assert np.array_equal(a[4]["physics"], b[4]["physics"][:2])
+        assert all(np.array_equal(a[0][k], b[0][k][:2]) for k in a[0])

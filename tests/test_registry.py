@@ -1,5 +1,6 @@
 """The registry finds what the files say, imports nothing, and its errors name the nearest."""
 
+import ast
 import importlib.metadata
 import subprocess
 import sys
@@ -48,6 +49,23 @@ def test_a_concrete_public_descendant_of_the_noun_is_a_member(tmp_path):
 def test_a_scan_runs_no_code(tmp_path):
     found = room(tmp_path, bomb="raise SystemExit\nclass Boom(Task): pass")
     assert list(found) == ["Boom"]
+
+
+@pytest.mark.parametrize("room", registry.ROOMS)
+def test_outlines_tell_what_whole_files_do(room, monkeypatch):
+    outlined = registry.members(room)
+    registry._scan.cache_clear()
+    monkeypatch.setattr(registry, "_outline", ast.parse)
+    assert list(registry.members(room).items()) == list(outlined.items())
+    registry._scan.cache_clear()
+
+
+def test_a_function_that_reaches_further_left_is_read_whole(tmp_path):
+    text = '"""\n<a>\n"""'
+    code = f"class Far(Task):\n    def spec(self):\n        return {text}\n    time_limit = 2.0\n"
+    (tmp_path / "far.py").write_text(code)
+    (member,) = registry._scan(tmp_path, "umwelten.envs").values()
+    assert member.constants == {"time_limit": 2.0}
 
 
 def test_two_members_of_one_name_are_refused(tmp_path):

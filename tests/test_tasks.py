@@ -320,5 +320,8 @@ def test_what_a_task_says_is_of_the_present_state_alone(name):
     for method in ("reward", "success", "terminated", "expert"):
         a, b = (getattr(env.task, method)(env.sim) for env in (one, two))
         assert (a is None and b is None) or np.array_equal(a, b), method
+    reward, success = one.task.judge(one.sim)
+    assert np.array_equal(reward, one.task.reward(one.sim))
+    assert np.array_equal(success, one.task.success(one.sim)) and success.dtype == bool
     a, b = (env.task.observe(env.sim) for env in (one, two))
     assert all(np.array_equal(a[k], b[k]) for k in a)
