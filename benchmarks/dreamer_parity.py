@@ -139,7 +139,8 @@ def copy(ours: DreamerV3, theirs) -> None:
         b.weight.copy_(a.weight.permute(2, 1, 0))
         b.bias.copy_(a.bias)
     cell._dyn_hid[1].weight.copy_(core.norm.gain)
-    for a, b in ((ours.rssm.prior, theirs.rssm._img_net), (ours.rssm.posterior, theirs.rssm._obs_net)):  # fmt: skip
+    prior, posterior = ours.rssm.prior, ours.rssm.posterior
+    for a, b in ((prior, theirs.rssm._img_net), (posterior, theirs.rssm._obs_net)):
         *hidden, end = [x for x in b if hasattr(x, "weight")]
         mlp(a[0], hidden)
         last([a[1]], end)
@@ -174,7 +175,8 @@ def outputs(ours: DreamerV3, theirs) -> dict[str, float]:
     belief, tokens = {"deter": deter, "stoch": stoch}, ours.encoder(seen)
     x, y = flat(belief), theirs.rssm.get_feat(stoch, deter)
     moved, net = ours.rssm.move(belief, action), theirs.rssm._deter_net
-    prior, posterior = theirs.rssm._img_net(deter), theirs.rssm._obs_net(torch.cat([deter, tokens], -1))  # fmt: skip
+    prior = theirs.rssm._img_net(deter)
+    posterior = theirs.rssm._obs_net(torch.cat([deter, tokens], -1))
     mine, other = ours.actor(x), theirs.actor(y).base_dist
     values = ours.two_hot.decode(ours.critic(x)), theirs.value(y).mode()[:, 0]
     return {
@@ -236,7 +238,8 @@ def updates(ours: DreamerV3, theirs) -> dict[str, float]:
     divergences, share = theirs.rssm.kl_loss, ours.rssm.unimix
     theirs.rssm.kl_loss = lambda p, q, free: divergences(mixed(p, share), mixed(q, share), free)
     pairs = matched(ours, theirs)
-    worst = dict.fromkeys([*(f"{k} loss" for k in LOSSES), "total loss", "gradients", "returns' scale"], 0.0)  # fmt: skip
+    names = [*(f"{k} loss" for k in LOSSES), "total loss", "gradients", "returns' scale"]
+    worst = dict.fromkeys(names, 0.0)
     for _ in range(UPDATES):
         drawn = {}
         real = ours._chance
@@ -248,12 +251,13 @@ def updates(ours: DreamerV3, theirs) -> dict[str, float]:
         with same_noise(drawn["all"]):
             _, metrics = theirs._cal_grad(data, start)
         for a, b in LOSSES.items():
-            gap = abs(float(mine[f"{a}_loss"]) - float(metrics[f"loss/{b}"]))
-            worst[f"{a} loss"] = max(worst[f"{a} loss"], gap / abs(float(metrics[f"loss/{b}"])))
-        gap = abs(float(mine["total_loss"] / metrics["opt/loss"].detach()) - 1)
-        worst["total loss"] = max(worst["total loss"], gap)
+            gap = apart(mine[f"{a}_loss"], metrics[f"loss/{b}"])
+            worst[f"{a} loss"] = max(worst[f"{a} loss"], gap)
+        worst["total loss"] = max(
+            worst["total loss"], apart(mine["total_loss"], metrics["opt/loss"])
+        )
         low, high = metrics["ret_005"], metrics["ret_095"]
-        gap = abs(float(mine["return_scale"] / (high - low).clamp(min=1)) - 1)
+        gap = apart(mine["return_scale"], (high - low).clamp(min=1))
         worst["returns' scale"] = max(worst["returns' scale"], gap)
         for name, (get, p) in pairs.items():
             worst["gradients"] = max(worst["gradients"], apart(get(gradients[name]), p.grad))

@@ -78,8 +78,9 @@ def compare(sides: dict[str, tuple[Callable, int]], rounds: int) -> dict[str, fl
     row = {f"{name} per second": 1 / float(np.median(s)) for name, s in seconds.items()}
     row |= {f"{name} best per second": 1 / min(s) for name, s in seconds.items()}
     if len(seconds) == 2:
-        row["ratio"] = row["ours per second"] / row["official per second"]
-        row["best ratio"] = row["ours best per second"] / row["official best per second"]
+        (other,) = seconds.keys() - {"ours"}
+        row["ratio"] = row["ours per second"] / row[f"{other} per second"]
+        row["best ratio"] = row["ours best per second"] / row[f"{other} best per second"]
     return row
 
 
