@@ -288,7 +288,7 @@ def ends_of(terminal, path):
         episodic=True, batch_size=64, lr=1e-3,
     )  # fmt: skip
     episodes = Episodes(path)
-    for _ in range(80):
+    for _ in range(120):
         batch = episodes.sample(rng, 64, 4)
         assert not batch["last"][:, :-1].any() and not batch["first"][:, 1:].any()
         model.update({k: torch.from_numpy(v) for k, v in batch.items()})

@@ -111,17 +111,8 @@ class TDMPC2(WorldModel):
             raise ValueError(f"size {size} is not one of {sorted(SIZES)} (millions of parameters)")
         self.device = torch.device(device)
         if bf16 and self.device.type != "cuda":
-            raise ValueError(
-                f"bf16 on {self.device.type!r} gains nothing; use device='cuda' or drop it"
-            )
-        self.senses = choose_keys(observation, keys)
-        self.keys = self.senses if tasks is None else (*self.senses, "task")
-        self.pixels = self.senses[0].startswith("rgb/")
-        if tasks is not None and (self.pixels or "task" not in observation.spaces):
-            raise ValueError(
-                f"several tasks are learnt from vectors and 'task'; there are {list(observation)}"
-            )
-        self.observation = {k: observation[k] for k in self.keys}
+            raise ValueError(f"bf16 gains nothing on {device}; use device='cuda' or drop it")
+        self._choose(observation, keys, tasks is not None)
         self.nu, self.episodic, self.horizon, self.batch_size = nu, episodic, horizon, batch_size
         self.window = horizon + 1 + (FRAMES - 1 if self.pixels else 0)
         self.discount = heuristic_discount(episode_length) if discount is None else discount
@@ -130,25 +121,37 @@ class TDMPC2(WorldModel):
         self.rho, self.tau, self.dropout, self.grad_clip = rho, tau, dropout, grad_clip
         self.log_std, self.shift, self.bf16 = log_std, shift, bf16
         self.two_hot = TwoHot(-bound, bound, bins)
-        inputs = sum(observation[k].shape[0] for k in self.senses)
+        self.seed, self.updates, rng = seed, 0, torch.Generator("cpu").manual_seed(seed)
         with torch.device("meta" if self.device.type == "meta" else "cpu"):
-            rng, told = torch.Generator("cpu").manual_seed(seed), 0 if tasks is None else task_width
-            self._build(size, inputs, told, rng)
-            self.tasks = None if tasks is None else TaskTable(tasks, nu, told, rng, discount)
-        if self.tasks is not None:
-            self.discount = self.tasks.longest
+            self._build(size, 0 if tasks is None else task_width, rng)
+            self.tasks = None if tasks is None else TaskTable(tasks, nu, task_width, rng, discount)
+        self.discount = self.discount if self.tasks is None else self.tasks.longest
         self.to(self.device)
         self.generator = torch.Generator("cpu" if self.device.type == "meta" else self.device)
-        self.seed, self.updates = seed, 0
         self._build_optimisers(lr, encoder_lr_scale)
         if compile:
-            # All of an update but the optimisers, as graphs that a GPU replays without Python.
-            self._model_step = torch.compile(self._model_step, mode="reduce-overhead")
-            self._policy_loss = torch.compile(self._policy_loss, mode="reduce-overhead")
-            self._imagine = torch.compile(self._imagine)
+            self._compile()
 
-    def _build(self, size: int, inputs: int, told: int, rng: torch.Generator) -> None:
+    def _choose(self, observation: gymnasium.spaces.Dict, keys, several: bool) -> None:
+        """Notes what is read of a step: `senses`, and which task where there are several."""
+        self.senses = choose_keys(observation, keys)
+        self.keys = (*self.senses, "task") if several else self.senses
+        self.pixels = self.senses[0].startswith("rgb/")
+        if several and (self.pixels or "task" not in observation.spaces):
+            raise ValueError(
+                f"several tasks are learnt from vectors and 'task'; there are {list(observation)}"
+            )
+        self.observation = {k: observation[k] for k in self.keys}
+
+    def _compile(self) -> None:
+        # All of an update but the optimisers, as graphs that a GPU replays without Python.
+        self._model_step = torch.compile(self._model_step, mode="reduce-overhead")
+        self._policy_loss = torch.compile(self._policy_loss, mode="reduce-overhead")
+        self._imagine = torch.compile(self._imagine)
+
+    def _build(self, size: int, told: int, rng: torch.Generator) -> None:
         """Makes the networks; each reads `told` numbers more, the embedding of the task."""
+        inputs = sum(self.observation[k].shape[0] for k in self.senses)
         wide, layers, _, hidden, count = SIZES[size]
         self.hidden, latent, bins = hidden, self.latent, self.two_hot.count
         z, za = latent + told, latent + told + self.nu
