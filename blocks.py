@@ -112,8 +112,13 @@ class BlockGRU(nn.Module):
     def forward(self, state: Tensor, *inputs: Tensor) -> Tensor:
         """Returns the next state (n, width) after inputs (n, ...)."""
         heard = [f(x) for f, x in zip(self.branches, (state, *inputs), strict=True)]
-        heard, (own, shared) = torch.cat(heard, -1), self.parts()
-        x = block_linear(self._part(state).to(heard.dtype), own) + linear(heard, shared)
+        heard, own = torch.cat(heard, -1), state.shape[1] // self.blocks
+        x = block_linear(self._part(state).to(heard.dtype), self.mix.weight[:, :own])
+        if len(heard) < MANY:  # too few to pay for weights of another order
+            every = heard[:, None].expand(-1, self.blocks, -1)
+            x = x + block_linear(every, self.mix.weight[:, own:])
+        else:
+            x = x + linear(heard, self.parts()[1])
         x = block_linear(self._part(self.norm(x, self.mix.bias)), self.gates.weight)
         return gated(x, self.gates.bias, state, self.blocks)
 

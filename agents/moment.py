@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from time import perf_counter
 from typing import NamedTuple
 
@@ -124,8 +125,13 @@ class Noise:
     """A random stream per row, so that what a row draws depends on its seed and count alone."""
 
     def __init__(self, seed: np.ndarray, count: np.ndarray, device: torch.device):
-        self.device = device
-        self.streams = [_generator(device, 0, s, c) for s, c in zip(seed, count, strict=True)]
+        self.device, self._seed, self._count = device, seed, count
+
+    @cached_property
+    def streams(self) -> list[torch.Generator]:
+        """The rows' generators; who never draws pays for none."""
+        rows = zip(self._seed, self._count, strict=True)
+        return [_generator(self.device, 0, s, c) for s, c in rows]
 
     def normal(self, *shape: int) -> Tensor:
         """Returns standard normal draws, `(n, *shape)` float32."""
