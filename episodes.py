@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from .shards import (
     read_shard,
     shard_names,
     sync,
+    uniform,
     write_shard,
 )
 
@@ -438,7 +438,7 @@ class Episodes:
         store = self._store
         member = np.ones(len(store.length), bool)
         for seed, depth, low, high in self._filters:
-            u = _uniform(store.identity, seed, depth)
+            u = uniform(store.identity, seed, depth)
             member &= (low <= u) & (u < high)
         self._seen = len(store.length)
         self._index = np.flatnonzero(member)
@@ -492,15 +492,3 @@ def _hand(arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, int]:
         if np.array_equal(arrays["first"], opens) and not np.any(arrays["last"]):
             return row, length, int(n[0])
     raise ValueError("these are not open episodes as in_hand returns them; take them from there")
-
-
-def _uniform(identity: np.ndarray, seed: int, depth: int) -> np.ndarray:
-    """Returns a number in [0, 1) per episode, by the finaliser of SplitMix64.
-
-    Source: Steele, Lea and Flood, Fast splittable pseudorandom number generators, 2014.
-    """
-    salt = hashlib.sha256(f"split {seed} {depth}".encode()).digest()[:8]
-    x = identity + np.frombuffer(salt, "<u8")
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((x ^ (x >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53

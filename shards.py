@@ -446,3 +446,15 @@ def _unique(pairs: list[tuple[str, object]]) -> dict:
     if len(dict(pairs)) != len(pairs):
         raise ValueError("a key stands twice")
     return dict(pairs)
+
+
+def uniform(identity: np.ndarray, seed: int, depth: int) -> np.ndarray:
+    """Returns a number in [0, 1) per episode, by the finaliser of SplitMix64.
+
+    Source: Steele, Lea and Flood, Fast splittable pseudorandom number generators, 2014.
+    """
+    salt = hashlib.sha256(f"split {seed} {depth}".encode()).digest()[:8]
+    x = identity + np.frombuffer(salt, "<u8")
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((x ^ (x >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
