@@ -265,7 +265,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         x, weight, bias = ctx.saved_tensors
-        needs = ctx.needs_input_grad
+        needs = _asked(ctx)
         if torch.is_grad_enabled():
             return _second(F.linear, (x, weight, bias), needs, grad)
         return (
@@ -273,6 +273,22 @@ class _Linear(torch.autograd.Function):
             kernels.product(grad.t(), x.t()) if needs[1] else None,
             grad.sum(0) if needs[2] else None,
         )
+
+
+def _asked(ctx) -> list[bool]:
+    """Returns of which inputs the running pass asks the gradient.
+
+    Where an input needs one, `autograd.grad` may still have been asked for others alone: to plan by
+    the gradient of actions would else cost that of all weights as well.
+    """
+    found = list(ctx.needs_input_grad)
+    for i, (node, _) in enumerate(ctx.next_functions):
+        if found[i] and node is not None:
+            try:
+                found[i] = torch._C._will_engine_execute_node(node)
+            except RuntimeError:  # what torch says of a leaf that was asked for
+                found[i] = True
+    return found
 
 
 def distinct_rows(x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from umwelten import kernels
 from umwelten.nets import (
     MLP,
     Ensemble,
+    Linear,
     NormedLinear,
     TwoHot,
     distinct_rows,
@@ -275,3 +276,17 @@ def test_squashed_gaussians_have_the_density_of_their_normal():
     z = (x - mean) / np.exp(log_std)
     want = (-0.5 * z**2 - log_std - 0.5 * np.log(2 * np.pi)).sum(-1)
     np.testing.assert_allclose(density, want, rtol=1e-6)
+
+
+def test_weights_cost_nothing_where_only_the_gradient_of_inputs_is_asked(monkeypatch):
+    layer, seen = Linear(32, 32, generator()), []
+    x = torch.randn(32, 32, requires_grad=True)
+    product = kernels.product
+    monkeypatch.setattr(kernels, "product", lambda *a: seen.append(a) or product(*a))
+    for asked, count in (([x], 2), ([x, layer.weight], 3), ([layer.weight], 2)):
+        seen.clear()
+        found = torch.autograd.grad(layer(x).sum(), asked)
+        assert len(seen) == count and all(g is not None and g.any() for g in found)
+    seen.clear()
+    layer(x).sum().backward()
+    assert len(seen) == 3 and layer.weight.grad.any() and x.grad.any()
