@@ -76,18 +76,21 @@ def tdmpc2_speed() -> list[str]:
     return lines
 
 
-def cartpole_swingup() -> list[str]:
-    """Returns what TD-MPC2 learned of cartpole swing-up, beside the published figure."""
-    found = results("cartpole_swingup")
-    scores = ", ".join(
-        f"**{s['return']}** at **{s['env_steps']:,}** env steps" for s in found["scores"]
-    )
-    there = found["official"]
-    return [
-        f"- TD-MPC2 size **{found['size']}** on cartpole swing-up, seed {found['seed']}, one CPU "
-        f"thread: return {scores}; published, size **{there['size']}**: **{there['mean']}** at "
-        f"**{there['env_steps']:,}**"
+def curve() -> list[str]:
+    """Returns what agents earned on the Control Suite's tasks, beside their authors' figures."""
+    lines = [
+        "| agent, size | task, seed | return after env steps | published after env steps |",
+        "| --- | --- | --- | --- |",
     ]
+    for path in sorted(RESULTS.glob("curve_*.json")):
+        found = results(path.stem)
+        rows = found["scores"] or found["collected"][-1:]
+        ours = ", ".join(f"**{r['return']}** after {r['env_steps']:,}" for r in rows)
+        there = found.get("published", {})
+        theirs = f"{there['low']:.0f} to {there['high']:.0f} after {there['budget']:,}"
+        who = f"{found['agent']}, {found['size']}"
+        lines.append(f"| {who} | {found['task']}, {found['seed']} | {ours} | {theirs} |")
+    return lines
 
 
 def senses() -> list[str]:
@@ -105,7 +108,7 @@ def main() -> None:
         keep_demo(Path(sys.argv[1]))
     path = ROOT / "README.md"
     text = path.read_text()
-    for block in (demo, vector_env, pixels, senses, tdmpc2_speed, cartpole_swingup):
+    for block in (demo, vector_env, pixels, senses, tdmpc2_speed, curve):
         mark = f"<!-- from {block.__name__} -->\n"
         body = mark + "\n".join(block()) + "\n<!-- end -->"
         text = re.sub(f"{mark}.*?<!-- end -->", lambda _, body=body: body, text, flags=re.DOTALL)
