@@ -80,6 +80,7 @@ def train(
     evaluate_every: int = 0,
     watch: Callable[[Progress, dict], None] | None = None,
     read: Callable[[list], Replay] | None = None,
+    act: Callable = rollout,
 ) -> Progress:
     """Trains until `steps` are done, going on from the run's newest checkpoint if it has one.
 
@@ -87,7 +88,8 @@ def train(
     env steps; the world's episodes are recorded into the run and learnt from together with
     `sources`. Once `seed_steps` are taken, `pretrain` updates are done at once, then `ratio` for
     every env step. env: a BatchEnv in NEXT_STEP mode; policy: what acts in it. read(folders)
-    gives what batches come from, default a Replay of all of them alike.
+    gives what batches come from, default a Replay of all of them alike. act(env, policy, seeds)
+    gives the steps that are recorded and counted.
 
     Every `evaluate_every` env steps (offline: updates), once anything is learnt,
     `evaluate(progress)` may return numbers to log. `watch(progress, metrics)` is called after each
@@ -98,7 +100,7 @@ def train(
     Raises NotFinite when a metric is not finite where it is logged or would be saved, and
     ValueError if there is nothing to learn from, or not what the learner's contract says.
     """
-    loop = _Loop(learner, run, sources, env, policy, seed, read)
+    loop = _Loop(learner, run, sources, env, policy, seed, read, act)
     loop.resume()
     p, mark = loop.progress, "update" if env is None else "step"
     with Interrupt() as interrupt, loop.leading():
@@ -159,7 +161,7 @@ class Interrupt:
 class _Loop:
     """The state of a training between two atoms (one update, or one step of all rows)."""
 
-    def __init__(self, learner, run, sources, env, policy, seed, read=None):
+    def __init__(self, learner, run, sources, env, policy, seed, read=None, act=rollout):
         self.learner, self.run_folder, self.env = learner, run, env
         self.share = getattr(learner, "share", ALONE)
         self.progress, self.metrics, self.judged = Progress(), {}, 0
@@ -171,7 +173,7 @@ class _Loop:
         if env is not None:
             self.recorder = Recorder(run.episodes, _info(env))
             paths.append(run.episodes)
-            self.rollout = rollout(env, policy, _row_seeds(root, env.num_envs))
+            self.rollout = act(env, policy, _row_seeds(root, env.num_envs))
             self.progress.returns = [0.0] * env.num_envs
         if not paths:
             raise ValueError("nothing to learn from: give a world, or folders of episodes")

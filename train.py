@@ -31,6 +31,8 @@ def train(
     planner: dict | None = None,
     learner: dict | None = None,
     world: dict | None = None,
+    launcher: str = "local",
+    collectors: int = 2,
 ) -> int:
     """Trains an agent on a task, online (acting and learning) or offline from recorded episodes.
 
@@ -61,6 +63,8 @@ def train(
     learner: the learner's name and SB3's keywords for it, such as learner.learning_rate=1e-4, and
         learner.keys=[...], what it observes
     world: robot, control, split, senses, vary, reward: world.vary=[mass,friction] world.split=train
+    launcher: local, or ray: the n rows are acted in by processes of their own
+    collectors: with launcher=ray, how many processes act in equal parts of the rows
 
     umwelten train task=cartpole_swingup agent=tdmpc2 action_repeat=2
     umwelten train task=cartpole_balance+cup_catch agent=tdmpc2 action_repeat=2
@@ -68,6 +72,8 @@ def train(
     umwelten train task=reach sources=[runs/reach-expert] offline=true model.size=1 steps=5000
     """
     told = {k: v for k, v in locals().items() if k not in ("out", "threads")}
+    if launcher == "local":  # then a run's config says nothing of it
+        told = {k: v for k, v in told.items() if k not in ("launcher", "collectors")}
     from rich.console import Console
 
     from .config import ConfigError
@@ -124,6 +130,7 @@ def run_training(run, told: dict, threads: int = 0, watch=None, share=None) -> d
     if warm:
         actor = Warmup(actor, env.single_action_space.shape[0], -(-warm // env.num_envs))
     evaluate = _scorer(told, build.make_planner(told["planner"], model), options)
+    act = _launcher(told, env, model, -(-warm // env.num_envs))
     config.save(run.path / "config.yaml", told)
     progress = learn.train(
         model, run, sources=told["sources"], env=None if told["offline"] else env,
@@ -131,10 +138,27 @@ def run_training(run, told: dict, threads: int = 0, watch=None, share=None) -> d
         seed=told["seed"], seed_steps=warm,
         pretrain=told["pretrain"] if told["pretrain"] >= 0 else warm,
         save_every=told["save_every"], evaluate_every=told["evaluate_every"],
-        evaluate=evaluate, watch=watch, read=_reader(env, model.device),
+        evaluate=evaluate, watch=watch, read=_reader(env, model.device), act=act,
     )  # fmt: skip
     card.write(run.path, told, env, progress, run.metrics())
     return {"updates": progress.updates, "env_steps": progress.env_steps}
+
+
+def _launcher(told: dict, env, model, warm: int):
+    """Returns who acts: `rollout` here, or a Fleet elsewhere."""
+    from . import build, config
+    from .rollout import rollout
+
+    name = told.get("launcher", "local")
+    if name == "local":
+        return rollout
+    if name != "ray":
+        raise config.ConfigError(f"no launcher {name!r}; there are local, ray")
+    if told["offline"] or len(build.task_names(told["task"])) > 1:
+        raise config.ConfigError("launcher=ray acts in one task; use launcher=local for this")
+    from .fleet import Fleet
+
+    return lambda env, policy, seeds: Fleet(told, model, seeds, told["collectors"], warm)
 
 
 def _reader(env, device):
@@ -157,6 +181,8 @@ def _run_learner(run, told: dict, watch) -> dict:
                 f"{key} is for world models; {told['learner'].get('name')} has a loop of its own, "
                 "whose keys are learner.KEY=..."
             )
+    if "launcher" in told:
+        raise config.ConfigError("launcher=ray is for world models; learners have loops of their own")
     if len(build.task_names(told["task"])) > 1:
         raise config.ConfigError(f"{told['agent']} learns one task at a time; tdmpc2 learns many")
     options = {k: told[k] for k in ("action_repeat", "cameras", "world")}

@@ -25,7 +25,7 @@ ROOF = {
     "serve",
     "train",
 }
-ROOF |= {"video", "card", "probe", "pictures"}
+ROOF |= {"video", "card", "fleet", "probe", "pictures"}
 ROOF |= {"verify", "trials", "gates", "negative", "published", "tiers"}
 MAY = {  # what a room, or a file beside the rooms, may import beyond its own room
     "__init__": {"registry"},
