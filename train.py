@@ -182,7 +182,7 @@ def _run_learner(run, told: dict, watch) -> dict:
                 "whose keys are learner.KEY=..."
             )
     if "launcher" in told:
-        raise config.ConfigError("launcher=ray is for world models; learners have loops of their own")
+        raise config.ConfigError("launcher=ray is for world models, not for learners")
     if len(build.task_names(told["task"])) > 1:
         raise config.ConfigError(f"{told['agent']} learns one task at a time; tdmpc2 learns many")
     options = {k: told[k] for k in ("action_repeat", "cameras", "world")}
