@@ -99,7 +99,8 @@ class DeltaPosition(Control):
 
     def aim(self, sim: Sim, goal: np.ndarray, jaws, speed: float = 1.0) -> np.ndarray:
         out = np.empty((sim.n, 4))
-        out[:, :3] = np.clip((goal - self.ik.tool(sim).goal) / self.step, -speed, speed)
+        most = speed * self.ik.body.pace
+        out[:, :3] = np.clip((goal - self.ik.tool(sim).goal) / self.step, -most, most)
         out[:, 3] = jaws
         return out
 
@@ -143,7 +144,8 @@ class DeltaPose(Control):
 
     def aim(self, sim: Sim, goal: np.ndarray, jaws, speed: float = 1.0) -> np.ndarray:
         out = np.zeros((sim.n, 7))
-        out[:, :3] = np.clip((goal - self.ik.tool(sim).goal) / self.step, -speed, speed)
+        most = speed * self.ik.body.pace
+        out[:, :3] = np.clip((goal - self.ik.tool(sim).goal) / self.step, -most, most)
         out[:, 6] = jaws
         return out
 

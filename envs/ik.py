@@ -10,8 +10,9 @@ import numpy as np
 from ..robots.body import Body
 from .sim import Sim
 
-# A joint short of six, place comes before direction: a radian counts as this many metres.
-_LEVER = 0.01
+# An arm a joint short of six is led to the place, then turned by what leaves it there. Damping of
+# its way there, of what counts as leaving it there (m), and of its turns (rad), each squared.
+_THERE, _KEPT, _TURNS = 4e-5, 1e-6, 0.09
 _PULL = 0.1  # of the way home a step, in what the tool does not feel of a seventh joint
 
 
@@ -43,7 +44,6 @@ class Ik:
 
     def __init__(self, body: Body, prefix: str = "", damping: float = 0.02):
         self.body, self.prefix = body, prefix
-        self._lever = None if len(body.joints) > 5 else _LEVER
         self._ridge = damping**2 * np.eye(6)
 
     def tool(self, sim: Sim) -> Tool:
@@ -85,9 +85,8 @@ class Ik:
             tilt(tool.turn, error[:, 3:])
         else:
             error[:, 3:] = turning(tool.turn.reshape(-1, 3, 3), frame)
-        if self._lever:
-            jacobian[..., 3:] *= self._lever
-            error[:, 3:] *= self._lever
+        if tool.q.shape[1] < 6:
+            return self._ordered(tool, jacobian, error)
         square = jacobian.transpose(0, 2, 1) @ jacobian + self._ridge  # rows are joints: J^T
         if tool.q.shape[1] > 6:  # what the tool does not feel goes towards home
             rest = _PULL * (np.array(self.body.home[: tool.q.shape[1]]) - tool.q)
@@ -97,6 +96,33 @@ class Ik:
         if tool.q.shape[1] > 6:
             target += rest
         return np.minimum(np.maximum(target, tool.low), tool.high)
+
+    def _ordered(self, tool: Tool, jacobian: np.ndarray, error: np.ndarray) -> np.ndarray:
+        """Returns targets `(n, k)` in rad for the place, turned as far as that leaves it alone.
+
+        Joints that would go beyond their range stop, and the others do their part.
+        Source: task priority, Nakamura, Hanafusa and Yoshikawa 1987, "Task-priority based
+        redundancy control of robot manipulators"; here both inverses are damped.
+        """
+        free = np.ones((*tool.q.shape, 1), bool)
+        for _ in range(2):
+            there = jacobian[..., :3] * free
+            square = there.transpose(0, 2, 1) @ there + _THERE * np.eye(3)
+            wanted = tool.q + (there @ np.linalg.solve(square, error[:, :3, None]))[..., 0]
+            start = np.minimum(np.maximum(wanted, tool.low), tool.high)
+            free = free & (start == wanted)[..., None]
+        moved = jacobian[..., 3:].transpose(0, 2, 1) @ (start - tool.q)[..., None]
+        left = error[:, 3:, None] - moved
+        for _ in range(3):
+            there, turns = jacobian[..., :3] * free, jacobian[..., 3:] * free
+            back = there.transpose(0, 2, 1)
+            held = there @ np.linalg.inv(back @ there + _KEPT * np.eye(3))
+            turns = turns - held @ (back @ turns)  # what turns the tool and does not move it
+            square = turns.transpose(0, 2, 1) @ turns + _TURNS * np.eye(3)
+            wanted = start + (turns @ np.linalg.solve(square, left))[..., 0]
+            target = np.minimum(np.maximum(wanted, tool.low), tool.high)
+            free = free & (target == wanted)[..., None]
+        return target
 
     def jacobian(self, tool: Tool) -> np.ndarray:
         """Returns d(position, rotation)/d(joint) of the tool, `(n, joints, 6)`, hinges only."""

@@ -254,6 +254,14 @@ def opening(sim: Sim, body: Body, prefix: str = "") -> np.ndarray:
     return (sim.qpos[:, q.start + len(body.joints)] - closed) / (opened - closed)
 
 
+def jaws(sim: Sim) -> np.ndarray:
+    """Returns where the middle between the fingers is, seen from the tool, `(n, 2)` m along x, y.
+
+    Jaws of which one does not move close beside `tcp`.
+    """
+    return (sim.geom("left") + sim.geom("right"))[:, :2] / 2 - sim.site("tcp")[:, :2]
+
+
 def pick(sim: Sim, stack: np.ndarray, index: np.ndarray) -> np.ndarray:
     """Returns stack[i, index[i]] of `(n, things, d)` for every row, `(n, d)`."""
     return stack[sim.rows, index]

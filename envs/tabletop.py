@@ -120,18 +120,21 @@ class Push(Task):
         """Gets behind the object, seen from the disc, and pushes along the line between them."""
         which, thing, spot = _named(sim)
         other = scene.pick(sim, scene.objects(sim)[0], 1 - which)
-        tip, low = sim.site("tcp"), _HALF * 0.9
+        tip, low, closed = sim.site("tcp").copy(), _HALF * 0.9, scene.jaws(sim)
+        closed *= np.abs(closed).max(1, keepdims=True) > 0.004  # others than one-sided jaws lag
+        tip[:, :2] += closed
         gap = distance(thing[:, :2], spot[:, :2])
         along = (spot[:, :2] - thing[:, :2]) / np.maximum(gap, 1e-6)[:, None]
         away = tip[:, :2] - thing[:, :2]
         depth = np.einsum("ij,ij->i", away, along)
         aside = np.abs(away[:, 0] * along[:, 1] - away[:, 1] * along[:, 0])
         start = thing[:, :2] - 0.07 * along
-        blocked = distance(start, other[:, :2]) < 0.05
+        base = distance(start, np.array(self.body.mount[:2]))  # no arm reaches its own foot
+        blocked = (distance(start, other[:, :2]) < 0.05) | (base < 0.1)
         start = thing[:, :2] - np.where(blocked, 0.047, 0.07)[:, None] * along
         behind = distance(tip[:, :2], start)
         down = tip[:, 2] < 0.045
-        push = thing[:, :2] + along * (np.minimum(0.015, gap) - 0.033)[:, None]
+        push = thing[:, :2] + along * (self.body.pace * np.minimum(0.015, gap) - 0.033)[:, None]
         case = [
             gap < 0.012,
             down & (depth < -0.02) & (aside < 0.02),
@@ -140,7 +143,8 @@ class Push(Task):
         ]
         xy = np.select([c[:, None] for c in case], [tip[:, :2], push, start, tip[:, :2]], start)
         z = np.select(case, [_HOVER, low, low, _HOVER], _HOVER)
-        return self.control.aim(sim, np.concatenate([xy, z[:, None]], 1), jaws=-1.0, speed=0.6)
+        goal = np.concatenate([xy - closed, z[:, None]], 1)
+        return self.control.aim(sim, goal, jaws=-1.0, speed=0.6)
 
     def label(self, sim: Sim) -> dict[str, np.ndarray]:
         which, thing, _ = _named(sim)

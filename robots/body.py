@@ -19,7 +19,8 @@ class Body:
     position servos named as `joints`, then `gripper`. joints: of the arm, first in qpos. home:
     coordinates of all its joints (rad, m), jaws open, the tool straight down. jaws: what the
     gripper's servo is told to close and to open. velocity (rad/s) and effort (Nm): the joints'
-    limits. mount: where the base stands on a table (m) whose work area begins 0.28 m ahead.
+    limits. mount: where the base stands on a table (m) whose work area begins 0.28 m ahead. pace:
+    the share of other arms' speed at which scripts lead it; stiff servos of a light arm would jump.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Body:
     velocity: tuple[float, ...]
     effort: tuple[float, ...]
     mount: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    pace: float = 1.0
 
 
 def arms() -> list[str]:
@@ -56,4 +58,5 @@ def find(robot: str | Body) -> Body:
         tuple(module.VELOCITY),
         tuple(module.EFFORT),
         tuple(module.MOUNT),
+        getattr(module, "PACE", 1.0),
     )

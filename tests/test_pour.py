@@ -74,6 +74,20 @@ def test_grains_fall_from_the_tilted_cup_and_not_before(poured):
     assert seen.min() > -np.sqrt(2 * 9.81 * 0.3)  # free fall from where cups are, at most
 
 
+@pytest.mark.parametrize("robot", pour.Pour.robots[1:])
+def test_every_arm_pours_and_does_not_come_back_upright_before(robot):
+    env = BatchEnv("Pour", 4, robot=robot)
+    env.reset(seed=HELD_OUT)
+    lean = []
+    for _ in range(65):
+        env.step(env.expert())
+        lean.append(np.arccos(np.clip(-env.sim.turn("tcp")[:, 8], -1, 1)))
+    assert env.task.success(env.sim).mean() >= 0.75
+    lean = np.array(lean)
+    begun = np.maximum.accumulate(lean > 0.5)
+    assert begun[-1].all() and lean[begun].min() > 0.4
+
+
 def test_the_speed_of_a_falling_grain_is_gravitys_with_a_little_drag():
     env = BatchEnv("Pour", 1)
     env.reset(seed=0)
