@@ -35,6 +35,16 @@ NOUNS = {  # what a thing is called, and its other names; their order belongs to
     "button": ("button", "switch"),
     "cup": ("cup", "mug", "beaker"),
     "peg": ("peg", "pin", "rod"),
+    "zone": ("zone",),
+    "socket": ("socket",),
+    "door": ("door",),
+    "dial": ("dial",),
+    "bar": ("bar",),
+    "outline": ("outline",),
+    "goal": ("goal",),
+    "post": ("post",),
+    "hopper": ("hopper",),
+    "rover": ("rover",),
 }
 SHAPES = tuple(NOUNS)
 RELATIONS = {

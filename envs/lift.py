@@ -125,8 +125,11 @@ class Stack(Task):
     def reset(self, sim: Sim, i: int, rng: np.random.Generator) -> None:
         which, base, phrase, form = _lay(sim, i, rng, _CUBES)
         which, base = int(2 * which), int(2 * base)
-        shapes, looks = ("cube",) * len(_CUBES), rng.permutation(len(NAMES))[: len(_CUBES)]
-        looks = self.grammar.colours(rng, shapes, [which, 2 + base], drawn=looks, distinct=True)
+        looks = rng.permutation(len(NAMES))[: len(_CUBES)]
+        if self.grammar.split != "all":  # splits know three colours of cubes: two look alike
+            said, onto, other = self.grammar.colours(rng, ("cube",) * 3, [0, 1], distinct=True)
+            looks[:] = other
+            looks[[which, 2 + base]] = said, onto
         scene.paint(sim, i, _CUBES, looks)
         phrase = self.grammar.phrase(phrase, len(self.phrases))
         sim.userdata[i] = [which, base, phrase, int(2 * form), *looks]

@@ -1,12 +1,15 @@
 """Words come back as they went in, fit where they must, and pick out one thing."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from umwelten import registry
+from umwelten.envs.env import BatchEnv
 from umwelten.envs.language import (
     CODE,
     COLOURS,
@@ -30,6 +33,7 @@ from umwelten.envs.language import (
 )
 
 SHAPES = ("ball", "cube", "cylinder")
+ARMED = [n for n in registry.members("envs") if registry.load("envs", n).robots]
 MARKS = st.builds(
     Description, st.sampled_from([None, *NOUNS]), st.sampled_from([None, *NAMES])
 )  # what a landmark can be
@@ -181,3 +185,15 @@ def test_the_reader_tells_apart_what_differs():
     assert understand("put the can behind the ball").relation == "behind"
     with pytest.raises(ValueError, match="is no description"):
         read("the red cube left of")
+
+
+SAID = "|".join(NAMES)
+
+
+@pytest.mark.parametrize("name", ARMED)
+def test_the_grammar_knows_what_every_tabletop_task_speaks_of(name):
+    _, info = BatchEnv(name, 12).reset(seed=0)
+    for text in info["instruction"]:
+        for said in re.findall(rf"the (?:{SAID}) \w+", text):
+            thing = read(said.removesuffix("s") if said.endswith(("cubes", "balls")) else said)
+            assert thing.colour in said and (thing.shape is None or thing.shape in said)
