@@ -247,10 +247,11 @@ def open_run(folder: Path, told: dict):
 
     path = folder / "config.yaml"
     if path.exists():
-        old = config.load(path)
+        usual = {key.name: key.default for key in config.schema(train).values()}
+        old = usual | config.load(path)  # a key may be younger than the run
         now = json.loads(json.dumps(told))
-        other = [k for k in now if k in old or now[k]]  # a key may be younger than the run
-        other = [k for k in other if old.get(k) != now[k] and k not in ("steps", "device")]
+        other = [k for k in now if old.get(k) != now[k] and (old.get(k) or now[k])]
+        other = [k for k in other if k not in ("steps", "device")]
         if other:
             raise config.ConfigError(
                 f"{folder} was trained with another {', '.join(other)}; choose another out="
