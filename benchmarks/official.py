@@ -19,7 +19,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parents[1] / "assets" / "official"
 LAST = 1_000_000  # env steps up to which the curves are kept
-BUDGETS = range(100_000, LAST + 1, 100_000)
+BUDGETS = (*range(10_000, 100_000, 10_000), *range(100_000, LAST + 1, 100_000))
 WINDOW = 0.05  # of a budget, to each side
 WHOSE = {
     "tdmpc2": "https://github.com/nicklashansen/tdmpc2",
