@@ -362,6 +362,7 @@ from umwelten.agents.policy import Policy, Random, Warmup
 from umwelten.envs.env import BatchEnv
 from umwelten.learn import train
 from umwelten.run import Run
+from umwelten.world_models.contract import Contract, Spec
 from umwelten.world_models.tdmpc2 import TDMPC2
 
 torch.set_num_threads(1)
