@@ -7,7 +7,8 @@ stopped, so steps= may be raised later, and a finished run is only read.
 Both agents act for two control steps, rewards summed, 500 decisions an episode. TD-MPC2: size 1,
 2,500 decisions at random first, one update for a decision, ten evaluation episodes (the authors'
 size is 5). DreamerV3: size 1, train ratio 512 (half an update of 16 x 64 for a decision), one world
-at a time (the authors' 16); its published returns are of the episodes it collects, and so are ours.
+at a time; its published returns are of the episodes it collects, and so are ours. The authors'
+present recipe for states has action repeat 1, ratio 1024 and 16 worlds.
 """
 
 from __future__ import annotations
