@@ -88,7 +88,7 @@ def _kernels() -> Iterator[Finding]:
 
 
 def _cameras() -> Iterator[Finding]:
-    from .envs.camera import make_camera
+    from .envs.cameras import make_camera
     from .envs.env import BatchEnv
     from .envs.gl import gl_works
 

@@ -85,7 +85,7 @@ def seconds(draw, repeats: int = 7) -> float:
 
 def by_rays(size: int, camera: str, kinds: tuple[str, ...], shadows: bool, engine: bool) -> float:
     """Returns the frames per core-second of a RayCamera, or of the engine's own rays."""
-    from umwelten.envs.camera import BatchRayCamera, RayCamera
+    from umwelten.envs.raycast import BatchRayCamera, RayCamera
     from umwelten.envs.sim import Sim
 
     rows = max(4, 32 * 64**2 // size**2)
@@ -121,7 +121,7 @@ def by_renderer(size: int) -> dict[str, float]:
 
 def first_frame() -> dict[str, float]:
     """Returns the seconds until a fresh process has drawn its first frame, imports left out."""
-    from umwelten.envs.camera import RayCamera
+    from umwelten.envs.raycast import RayCamera
     from umwelten.envs.sim import Sim
 
     start, cpu = time.perf_counter(), time.process_time()

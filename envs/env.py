@@ -102,7 +102,7 @@ class BatchEnv(VectorEnv):
         self.variation = Variation(self.sim, vary, len(self.action_spec))
         self._camera = self._picture = None
         if cameras or render_mode:
-            from .camera import make_camera  # numba costs 0.5 s and 60 MB: only if needed
+            from .cameras import make_camera  # numba costs 0.5 s and 60 MB: only if needed
 
             if cameras:
                 self._camera = make_camera(self.sim, tuple(cameras), size)

@@ -96,7 +96,7 @@ class Points(Sense):
 
     def bind(self, sim: Sim, dt: float, substeps: int) -> dict[str, np.ndarray]:
         # numba costs 0.5 s and 60 MB: only if needed
-        from .camera import make_camera
+        from .cameras import make_camera
         from .sight import Sight
 
         camera = make_camera(sim, (self.at,), self.size, kinds=("depth",))

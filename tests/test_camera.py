@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from umwelten.envs import gl, rays, shading
-from umwelten.envs.camera import KINDS, BatchRayCamera, RayCamera, make_camera
+from umwelten.envs.camera import KINDS
+from umwelten.envs.cameras import make_camera
 from umwelten.envs.gl import GLCamera, gl_works
+from umwelten.envs.raycast import BatchRayCamera, RayCamera
 from umwelten.envs.sim import Sim
 
 DESK = """<mujoco>

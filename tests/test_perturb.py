@@ -4,10 +4,10 @@ import mujoco
 import numpy as np
 import pytest
 
-from umwelten.envs.camera import RayCamera
 from umwelten.envs.env import BatchEnv
 from umwelten.envs.language import RGBA
 from umwelten.envs.perturb import KINDS
+from umwelten.envs.raycast import RayCamera
 from umwelten.envs.sim import Sim
 
 G = 9.81

@@ -11,8 +11,8 @@ from scipy.stats import ks_2samp, kstest, uniform
 
 from umwelten import registry
 from umwelten.envs import suite
-from umwelten.envs.camera import RayCamera
 from umwelten.envs.env import BatchEnv
+from umwelten.envs.raycast import RayCamera
 
 MEMBERS = registry.members("envs")
 STATE = ("qpos", "qvel", "act", "qacc_warmstart")
