@@ -50,7 +50,10 @@ def move(
     # once it is being lowered it may stray as it is led on, without being lifted again
     gap = distance(goal[:, :2], thing[:, :2])
     over = gap < np.where(lifted, 0.012, 0.03)
-    down = there | ((gap < 0.015) & (high < goal[:, 2] + 0.004))
+    # what a leaning hand sets down stands on an edge until it is let go
+    lean = np.sqrt(np.maximum(1 - sim.turn("tcp")[:, 8] ** 2, 0))
+    edge = np.where(lean > 0.15, 0.02 * lean, 0.0)
+    down = there | ((gap < 0.015) & (high < goal[:, 2] + 0.004 + edge))
     case = [
         down & grasp | there & (aside < 0.03) & (scene.opening(sim, body) < 0.75),
         there,

@@ -13,6 +13,7 @@ from ..robots.body import Body
 from .ik import Ik, Tool, product, quaternion, rotation, turning
 from .sim import Sim
 
+_ALOFT = 0.06  # m: over what lies on a table
 LOW, HIGH = (0.22, -0.29, 0.018), (0.60, 0.29, 0.30)  # m: where a tool may go over a table
 
 
@@ -99,8 +100,7 @@ class DeltaPosition(Control):
 
     def aim(self, sim: Sim, goal: np.ndarray, jaws, speed: float = 1.0) -> np.ndarray:
         out = np.empty((sim.n, 4))
-        most = speed * self.ik.body.pace
-        out[:, :3] = np.clip((goal - self.ik.tool(sim).goal) / self.step, -most, most)
+        out[:, :3] = _led(self.ik, sim, goal, self.step, speed)
         out[:, 3] = jaws
         return out
 
@@ -144,8 +144,7 @@ class DeltaPose(Control):
 
     def aim(self, sim: Sim, goal: np.ndarray, jaws, speed: float = 1.0) -> np.ndarray:
         out = np.zeros((sim.n, 7))
-        most = speed * self.ik.body.pace
-        out[:, :3] = np.clip((goal - self.ik.tool(sim).goal) / self.step, -most, most)
+        out[:, :3] = _led(self.ik, sim, goal, self.step, speed)
         out[:, 6] = jaws
         return out
 
@@ -282,6 +281,14 @@ def make(name: str, body: Body, dt: float, prefix: str = "", low=LOW, high=HIGH)
     near = difflib.get_close_matches(str(name), CONTROLS, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(CONTROLS)}"
     raise ValueError(f"no control {name!r}; {hint}")
+
+
+def _led(ik: Ik, sim: Sim, goal: np.ndarray, step: float, speed: float) -> np.ndarray:
+    """Returns the share of a step `(n, 3)` that leads the commanded place to goal, at the body's
+    pace where it is so low that it can hit what lies about."""
+    tool = ik.tool(sim)
+    most = speed * np.where(tool.tip[:, 2:] > _ALOFT, 1.0, ik.body.pace)
+    return _clip((goal - tool.goal) / step, -most, most)
 
 
 def _towards(ik: Ik, sim: Sim, goal: np.ndarray, reach: float) -> np.ndarray:

@@ -12,7 +12,9 @@ from .sim import Sim
 
 # An arm a joint short of six is led to the place, then turned by what leaves it there. Damping of
 # its way there, of what counts as leaving it there (m), and of its turns (rad), each squared.
-_THERE, _KEPT, _TURNS = 4e-5, 1e-6, 0.09
+_THERE, _KEPT, _TURNS = 4e-4, 1e-6, 3.0
+_MOST = 0.1  # rad that a joint goes a step for a turn alone
+_ASKED = 0.09  # instead of _TURNS where a direction is commanded: such turns lead far, and soon
 _PULL = 0.1  # of the way home a step, in what the tool does not feel of a seventh joint
 
 
@@ -76,7 +78,7 @@ class Ik:
         goal: `(n, 3)` m. frame: the tool's wanted rotation `(n, 3, 3)`, default straight down with
         the jaws along the base's y.
         """
-        jacobian = self.jacobian(tool)
+        jacobian, looks_down = self.jacobian(tool), frame is None
         error = np.empty((len(goal), 6))
         error[:, :3] = goal - tool.tip
         if frame is None and tool.down is not None:
@@ -86,7 +88,8 @@ class Ik:
         else:
             error[:, 3:] = turning(tool.turn.reshape(-1, 3, 3), frame)
         if tool.q.shape[1] < 6:
-            return self._ordered(tool, jacobian, error)
+            damping = _TURNS if looks_down else _ASKED
+            return self._ordered(tool, jacobian, error, damping)
         square = jacobian.transpose(0, 2, 1) @ jacobian + self._ridge  # rows are joints: J^T
         if tool.q.shape[1] > 6:  # what the tool does not feel goes towards home
             rest = _PULL * (np.array(self.body.home[: tool.q.shape[1]]) - tool.q)
@@ -97,7 +100,7 @@ class Ik:
             target += rest
         return np.minimum(np.maximum(target, tool.low), tool.high)
 
-    def _ordered(self, tool: Tool, jacobian: np.ndarray, error: np.ndarray) -> np.ndarray:
+    def _ordered(self, tool: Tool, jacobian, error, damping: float) -> np.ndarray:
         """Returns targets `(n, k)` in rad for the place, turned as far as that leaves it alone.
 
         Joints that would go beyond their range stop, and the others do their part.
@@ -118,8 +121,10 @@ class Ik:
             back = there.transpose(0, 2, 1)
             held = there @ np.linalg.inv(back @ there + _KEPT * np.eye(3))
             turns = turns - held @ (back @ turns)  # what turns the tool and does not move it
-            square = turns.transpose(0, 2, 1) @ turns + _TURNS * np.eye(3)
-            wanted = start + (turns @ np.linalg.solve(square, left))[..., 0]
+            square = turns.transpose(0, 2, 1) @ turns + damping * np.eye(3)
+            step = (turns @ np.linalg.solve(square, left))[..., 0]
+            most = np.maximum(np.abs(step).max(1, keepdims=True), _MOST)
+            wanted = start + _MOST / most * step  # a longer one would not leave the place alone
             target = np.minimum(np.maximum(wanted, tool.low), tool.high)
             free = free & (target == wanted)[..., None]
         return target

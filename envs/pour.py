@@ -21,7 +21,7 @@ _CUP, _TALL = 0.02, 0.055  # m: outer radius and height of the cup
 _BOWL, _DEEP = 0.06, 0.035  # m: radius and height of the bowls
 _ENOUGH = 18  # grains
 _WHICH = 0  # in userdata; then phrase, form of words, colours of the bowls and of the cup
-_HIGH = 0.15  # m: the tool's height as it carries and pours
+_HIGH = (0.15, 0.27)  # m: the tool's height as it carries and pours, aside or ahead
 _GRIP = 0.014  # m above the cup's middle that it is held: so grains pass between its rim and a palm
 _BACK = 0.035  # m from the tool to the right, to where grains fall
 _TILT = 1.95  # rad, of the tool from straight down as it pours
@@ -76,7 +76,7 @@ class Pour(Task):
 
     control_dt = 0.1
     time_limit = 12.0
-    robots = ("arm", "ur5e", "ur10e", "panda", "fr3")  # an SO-101's wrist does not bend so far
+    robots = scene.ARMS
     default_control = "delta_pose"
     camera = "front"
     subtasks = ("approach", "grasp", "carry", "pour", "done")
@@ -134,11 +134,18 @@ class Pour(Task):
         flat = [things(sim)[:, 0], seen, _grains(sim).mean(1), share]
         return {"proprio": scene.proprio(sim, self.body), "objects": np.concatenate(flat, 1)}
 
-    def _aside(self, place: np.ndarray) -> np.ndarray:
-        """Returns the direction `(n, 3)` to the left at a place, as the arm's base sees it."""
+    def _ahead(self) -> bool:
+        """Whether the arm pours ahead: one of five joints, whose jaws cannot turn to the side."""
+        return len(self.body.joints) < 6
+
+    def _rise(self, place: np.ndarray) -> np.ndarray:
+        """Returns where the fingers point as it pours, `(n, 3)`: to the left, seen from the base,
+        where no arm has to bend its wrist under itself, or ahead."""
         x, y = (place - self.body.mount)[:, :2].T
-        far = np.hypot(x, y)
-        return np.stack([-y / far, x / far, np.zeros(len(place))], 1)
+        far, level = np.hypot(x, y), np.zeros(len(place))
+        return np.stack(
+            [x / far, y / far, level] if self._ahead() else [-y / far, x / far, level], 1
+        )
 
     def reward(self, sim: Sim) -> np.ndarray:
         bowls, share, cup, touch, done = self._judge(sim)
@@ -153,14 +160,14 @@ class Pour(Task):
         return self._judge(sim)[-1]
 
     def expert(self, sim: Sim) -> np.ndarray | None:
-        """Takes the cup from above, carries it over the bowl and tilts it to the right: there no
-        arm has to bend its wrist under itself."""
+        """Takes the cup from above, carries it over the bowl and tilts it, more once in place."""
         bowls, _, cup, touch, _ = self._judge(sim)
         tip, grasp = sim.site("tcp"), held(touch)
-        goal = bowls[:, 0] + _BACK * self._aside(bowls[:, 0])
+        goal = bowls[:, 0] + _BACK * self._rise(bowls[:, 0])
+        high = _HIGH[self._ahead()]
         aside, off = distance(tip[:, :2], cup[:, :2]), distance(tip[:, :2], goal[:, :2])
         case = [
-            grasp & (tip[:, 2] > _HIGH - 0.03),
+            grasp & (tip[:, 2] > high - 0.03),
             grasp,
             (aside < 0.012) & (tip[:, 2] < cup[:, 2] + _GRIP + 0.008),
             aside < 0.012,
@@ -168,7 +175,7 @@ class Pour(Task):
         flat = [c[:, None] for c in case]
         xy = np.select(flat, [goal[:, :2], tip[:, :2], cup[:, :2], cup[:, :2]], cup[:, :2])
         low = cup[:, 2] + _GRIP
-        z = np.select(case, [_HIGH, _HIGH, low, low], _HIGH)
+        z = np.select(case, [high, high, low, low], _HIGH[0])
         gently = np.maximum(2 * scene.opening(sim, self.body) - 1.6, -1)  # fast fingers spill
         jaws = np.select(case, [gently, gently, gently, np.ones(sim.n)], 1.0)
         # It leans on as far as it is in place: an arm that tilts its tool moves it, too.
@@ -180,11 +187,11 @@ class Pour(Task):
         return self.control.aim_pose(sim, place, self._frame(tip, tilt), jaws, speed=0.6)
 
     def _frame(self, tip: np.ndarray, tilt: np.ndarray) -> np.ndarray:
-        """Returns the tool's rotation `(n, 3, 3)`: fingers down, raised by tilt to the left, which
-        they close across."""
-        left = self._aside(tip)
-        across = np.stack([-left[:, 1], left[:, 0], left[:, 2]], 1)
-        along = np.sin(tilt)[:, None] * left - np.cos(tilt)[:, None] * np.array([0.0, 0.0, 1.0])
+        """Returns the tool's rotation `(n, 3, 3)`: fingers down, raised by tilt; they close across
+        the way that they rise."""
+        rise = self._rise(tip)
+        across = np.stack([-rise[:, 1], rise[:, 0], rise[:, 2]], 1)
+        along = np.sin(tilt)[:, None] * rise - np.cos(tilt)[:, None] * np.array([0.0, 0.0, 1.0])
         return np.stack([np.cross(across, along), across, along], 2)
 
     def label(self, sim: Sim) -> dict[str, np.ndarray]:

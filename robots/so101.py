@@ -28,13 +28,13 @@ from .chain import (
 )
 
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll")
-HOME = (-0.0914, 0.1003, 0.4539, 1.0166, -1.6622)  # rad: the tool down over the work area
+HOME = (-0.0966, 0.0243, 0.5527, 0.9938, -1.6674)  # rad: the tool down over the work area
 JAWS = (-0.1745, 1.0)  # rad: the jaw closed, and as far open as tasks ask (it goes on to 1.745)
 WIDTH = 0.0825  # m between the fingertips, open
 LIMITS = ((-1.92, 1.92), (-1.745, 1.745), (-1.69, 1.69), (-1.658, 1.658), (-2.744, 2.841))  # rad
 VELOCITY = (4.71, 4.71, 4.71, 4.71, 4.71)  # rad/s
 EFFORT = (2.94, 2.94, 2.94, 2.94, 2.94)  # Nm
-MOUNT = (0.175, 0.0, 0.12)  # m: where its base stands at a table, on a block
+MOUNT = (0.185, 0.0, 0.12)  # m: where its base stands at a table, on a block
 PACE = 0.6  # of other arms' speed under a script: in 30 ms it is where it is told to be, and hits
 
 STIFFNESS, ARMATURE, FRICTION = 998.2, 0.028, 0.052  # Nm/rad, kg m^2, Nm

@@ -83,11 +83,11 @@ def test_an_arm_of_five_joints_is_at_the_place_and_turned_as_far_as_it_can():
     tool = env.task.control.ik.tool(env.sim)
     goals = np.array([[0.3, y, 0.06] for y in (-0.1, 0.1)] + [[0.4, -0.15, 0.1], [0.4, 0.15, 0.1]])
     goals = np.concatenate([goals, [[0.5, 0.0, 0.05], [0.52, 0.2, 0.05]]])
-    for _ in range(40):
+    for _ in range(48):
         env.step(env.task.control.aim(env.sim, goals, 1.0, 0.6))
-    assert np.abs(tool.tip - goals)[:5].max() < 0.001 and np.abs(tool.tip - goals).max() < 0.005
+    assert np.abs(tool.tip - goals).max() < 0.001
     lean = np.degrees(np.arccos(np.clip(-tool.turn[:, 8], -1, 1)))
-    assert lean[:5].max() < 3 and 10 < lean[5] < 40  # the last is too far off to look straight down
+    assert lean[:5].max() < 10 and 20 < lean[5] < 45  # the last is too far off to look down
     assert np.abs(tool.turn[:5, 1]).max() < 0.05  # and the jaws close along y
 
 
