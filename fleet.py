@@ -11,9 +11,7 @@ import numpy as np
 from .config import ConfigError
 from .rollout import Step, rollout
 
-STRIDE = (
-    25  # steps that a collector takes with the same weights, while those before are learnt from
-)
+STRIDE = 25  # steps of a collector with the same weights, while those before are learnt from
 TRIES = 3  # times in a row that a collector is replaced
 
 
