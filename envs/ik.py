@@ -12,9 +12,10 @@ from .sim import Sim
 
 # An arm a joint short of six is led to the place, then turned by what leaves it there. Damping of
 # its way there, of what counts as leaving it there (m), and of its turns (rad), each squared.
-_THERE, _KEPT, _TURNS = 4e-4, 1e-6, 3.0
-_MOST = 0.1  # rad that a joint goes a step for a turn alone
-_ASKED = 0.09  # instead of _TURNS where a direction is commanded: such turns lead far, and soon
+_THERE, _KEPT, _TURNS = 4e-4, 1e-6, 0.09
+# Rad that a joint goes a step at most, for the place and for a turn: by longer steps a short arm
+# does not go where the Jacobian says.
+_GONE, _TURNED = 0.15, 0.1
 _PULL = 0.1  # of the way home a step, in what the tool does not feel of a seventh joint
 
 
@@ -78,7 +79,7 @@ class Ik:
         goal: `(n, 3)` m. frame: the tool's wanted rotation `(n, 3, 3)`, default straight down with
         the jaws along the base's y.
         """
-        jacobian, looks_down = self.jacobian(tool), frame is None
+        jacobian = self.jacobian(tool)
         error = np.empty((len(goal), 6))
         error[:, :3] = goal - tool.tip
         if frame is None and tool.down is not None:
@@ -88,8 +89,7 @@ class Ik:
         else:
             error[:, 3:] = turning(tool.turn.reshape(-1, 3, 3), frame)
         if tool.q.shape[1] < 6:
-            damping = _TURNS if looks_down else _ASKED
-            return self._ordered(tool, jacobian, error, damping)
+            return self._ordered(tool, jacobian, error)
         square = jacobian.transpose(0, 2, 1) @ jacobian + self._ridge  # rows are joints: J^T
         if tool.q.shape[1] > 6:  # what the tool does not feel goes towards home
             rest = _PULL * (np.array(self.body.home[: tool.q.shape[1]]) - tool.q)
@@ -100,7 +100,7 @@ class Ik:
             target += rest
         return np.minimum(np.maximum(target, tool.low), tool.high)
 
-    def _ordered(self, tool: Tool, jacobian, error, damping: float) -> np.ndarray:
+    def _ordered(self, tool: Tool, jacobian: np.ndarray, error: np.ndarray) -> np.ndarray:
         """Returns targets `(n, k)` in rad for the place, turned as far as that leaves it alone.
 
         Joints that would go beyond their range stop, and the others do their part.
@@ -111,7 +111,8 @@ class Ik:
         for _ in range(2):
             there = jacobian[..., :3] * free
             square = there.transpose(0, 2, 1) @ there + _THERE * np.eye(3)
-            wanted = tool.q + (there @ np.linalg.solve(square, error[:, :3, None]))[..., 0]
+            step = (there @ np.linalg.solve(square, error[:, :3, None]))[..., 0]
+            wanted = tool.q + _short(step, _GONE)
             start = np.minimum(np.maximum(wanted, tool.low), tool.high)
             free = free & (start == wanted)[..., None]
         moved = jacobian[..., 3:].transpose(0, 2, 1) @ (start - tool.q)[..., None]
@@ -121,10 +122,9 @@ class Ik:
             back = there.transpose(0, 2, 1)
             held = there @ np.linalg.inv(back @ there + _KEPT * np.eye(3))
             turns = turns - held @ (back @ turns)  # what turns the tool and does not move it
-            square = turns.transpose(0, 2, 1) @ turns + damping * np.eye(3)
+            square = turns.transpose(0, 2, 1) @ turns + _TURNS * np.eye(3)
             step = (turns @ np.linalg.solve(square, left))[..., 0]
-            most = np.maximum(np.abs(step).max(1, keepdims=True), _MOST)
-            wanted = start + _MOST / most * step  # a longer one would not leave the place alone
+            wanted = start + _short(step, _TURNED)
             target = np.minimum(np.maximum(wanted, tool.low), tool.high)
             free = free & (target == wanted)[..., None]
         return target
@@ -141,6 +141,11 @@ class Ik:
         out[..., 2] = a0 * r1 - a1 * r0
         out[..., 3:] = axis
         return out
+
+
+def _short(step: np.ndarray, most: float) -> np.ndarray:
+    """Returns the steps `(n, k)`, shortened so that no joint goes farther than `most`."""
+    return most / np.maximum(np.abs(step).max(1, keepdims=True), most) * step
 
 
 def tilt(turn: np.ndarray, out: np.ndarray) -> None:
