@@ -36,6 +36,12 @@ def pairs() -> dict[str, tuple[str, ...]]:
     return {name: robots for name, robots in found.items() if robots}
 
 
+def measured() -> dict:
+    """Returns what results/arms.json holds, `{task: {arm: figures}}`."""
+    path = RESULTS / "arms.json"
+    return json.loads(path.read_text())["results"] if path.exists() else {}
+
+
 def page(results: dict) -> str:
     """Returns docs/arms.md."""
     lines = [
@@ -57,18 +63,23 @@ def page(results: dict) -> str:
 
 def main() -> None:
     """Measures the pairs asked for, or those that lack, beside those measured before."""
-    path, known = RESULTS / "arms.json", pairs()
-    results = json.loads(path.read_text())["results"] if path.exists() else {}
-    asked = []
+    known, asked = pairs(), []
     for word in sys.argv[1:]:
         task, _, robot = word.partition("@")
         task = registry.find("envs", task).name
         asked += [(task, robot)] if robot else [(task, r) for r in known[task]]
-    lacking = [(t, r) for t, rs in known.items() for r in rs if r not in results.get(t, {})]
+    before = measured()
+    lacking = [(t, r) for t, rs in known.items() for r in rs if r not in before.get(t, {})]
     for task, robot in asked or lacking:
-        results.setdefault(task, {})[robot] = found = measure(task, robot)
+        found = measure(task, robot)
+        results = measured()
+        results.setdefault(task, {})[robot] = found
         print(task, robot, found["success"], f"{found['cpu_s']} s", flush=True)
-        results = {t: {r: results[t][r] for r in known[t] if r in results[t]} for t in results}
+        results = {
+            t: {r: results[t][r] for r in rs if r in results[t]}
+            for t, rs in known.items()
+            if t in results
+        }
         record("arms", results)
         (ROOT / "docs" / "arms.md").write_text(page(results))
 

@@ -31,3 +31,16 @@ def test_the_gallerys_figures_are_those_that_were_measured(name):
     else:
         assert f"**{found['solved']:g}**" in part and f"**{found['random']['return']:.1f}**" in part
         assert found["random"]["return"] < found["solved"]
+
+
+def test_the_table_of_arms_holds_what_was_measured_of_tasks_and_arms_there_are():
+    found = json.loads((ROOT / "benchmarks" / "results" / "arms.json").read_text())["results"]
+    page = (ROOT / "docs" / "arms.md").read_text()
+    arms = [word.strip() for word in re.search(r"^\| task \|(.*)\|$", page, re.M)[1].split("|")]
+    for task, row in found.items():
+        assert set(row) <= set(registry.load("envs", task).robots)
+        cells = re.search(rf"^\| {task} \|(.*)\|$", page, re.M)[1].split("|")
+        shown = dict(zip(arms, (cell.strip(" *") for cell in cells), strict=True))
+        for arm in arms:
+            assert shown[arm] == (f"{row[arm]['success']:.2f}" if arm in row else "–")
+            assert arm != "arm" or arm not in row or row[arm]["success"] >= 0.95
