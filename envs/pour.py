@@ -23,7 +23,7 @@ _ENOUGH = 18  # grains
 _WHICH = 0  # in userdata; then phrase, form of words, colours of the bowls and of the cup
 _HIGH = (0.15, 0.27)  # m: the tool's height as it carries and pours, aside or ahead
 _GRIP = 0.014  # m above the cup's middle that it is held: so grains pass between its rim and a palm
-_BACK = 0.035  # m from the tool to the right, to where grains fall
+_BACK = 0.035  # m from the tool, against where its fingers point, to where grains fall
 _TILT = 1.95  # rad, of the tool from straight down as it pours
 _LEAN = 0.25  # rad: leaning so far it has begun to pour
 
