@@ -317,6 +317,7 @@ def digest(folder):
 def test_ctrl_c_saves_and_the_same_call_goes_on(tmp_path):
     told = {"log_every": 5, "save_every": 1000, "evaluate": lambda p: {"x": p.atoms}}
     told |= {"evaluate_every": 25}
+    before = signal.getsignal(signal.SIGINT)
     online(tmp_path / "whole", **told)
     for at in (3, 40, 77):  # in the seed phase, in the middle of an episode, late
 
@@ -328,7 +329,7 @@ def test_ctrl_c_saves_and_the_same_call_goes_on(tmp_path):
             online(tmp_path / "parts", watch=press, **told)
         state = checkpoint.load(checkpoint.latest(tmp_path / "parts" / "checkpoints"))[2]
         assert 0 <= state["progress"]["updates"] + state["progress"]["env_steps"] - at < 2
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     online(tmp_path / "parts", **told)
     assert digest(tmp_path / "parts") == digest(tmp_path / "whole")
     assert lines(tmp_path / "parts", "score")
