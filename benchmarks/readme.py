@@ -76,6 +76,32 @@ def tdmpc2_speed() -> list[str]:
     return lines
 
 
+def dreamer_speed() -> list[str]:
+    """Returns DreamerV3 beside the best port to PyTorch, both eager on the CPU, taking turns."""
+    lines = ["| DreamerV3, a second | ours | r2dreamer | ratio |", "| --- | ---: | ---: | ---: |"]
+    for case in results("dreamer_speed")["cases"]:
+        ours, theirs = case["ours per second"], case["r2dreamer per second"]
+        lines.append(
+            f"| size {case['size']}, {case['case']} | **{ours:.2f}** | **{theirs:.2f}** | "
+            f"**{case['ratio']:.2f}** |"
+        )
+    return lines
+
+
+def peers() -> list[str]:
+    """Returns 64 rows beside the vectors of Gymnasium, dm_control and EnvPool, per second."""
+    lines = ["| 64 rows, steps/s | ours | theirs | ratio |", "| --- | ---: | ---: | ---: |"]
+    for task in ("WalkerWalk", "CheetahRun"):
+        ours, *others = results("peers")["table"][task]["vector"]
+        for row in others:
+            kind = "" if row["kind"] == "native" else f" {row['kind']}"
+            lines.append(
+                f"| {task}, {row['world']}{kind} | **{ours['per_s']:,.0f}** | "
+                f"**{row['per_s']:,.0f}** | **{row['ours_over_it']['per_s']:.2f}** |"
+            )
+    return lines
+
+
 def curve() -> list[str]:
     """Returns what agents earned on the Control Suite's tasks, beside their authors' figures."""
     lines = [
@@ -108,7 +134,7 @@ def main() -> None:
         keep_demo(Path(sys.argv[1]))
     path = ROOT / "README.md"
     text = path.read_text()
-    for block in (demo, vector_env, pixels, senses, tdmpc2_speed, curve):
+    for block in (demo, vector_env, peers, pixels, senses, tdmpc2_speed, dreamer_speed, curve):
         mark = f"<!-- from {block.__name__} -->\n"
         body = mark + "\n".join(block()) + "\n<!-- end -->"
         text = re.sub(f"{mark}.*?<!-- end -->", lambda _, body=body: body, text, flags=re.DOTALL)
