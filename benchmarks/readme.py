@@ -66,21 +66,18 @@ def pixels() -> list[str]:
 
 def tdmpc2_speed() -> list[str]:
     """Returns TD-MPC2 beside the authors' code, both eager on the CPU, taking turns."""
-    lines = ["| TD-MPC2, a second | ours | official | ratio |", "| --- | ---: | ---: | ---: |"]
-    for case in results("tdmpc2_speed")["cases"]:
-        ours, theirs = case["ours per second"], case["official per second"]
-        lines.append(
-            f"| size {case['size']}, {case['case']} | **{ours:.2f}** | **{theirs:.2f}** | "
-            f"**{case['ratio']:.2f}** |"
-        )
-    return lines
+    return _turns("tdmpc2_speed", "TD-MPC2", "official")
 
 
 def dreamer_speed() -> list[str]:
     """Returns DreamerV3 beside the best port to PyTorch, both eager on the CPU, taking turns."""
-    lines = ["| DreamerV3, a second | ours | r2dreamer | ratio |", "| --- | ---: | ---: | ---: |"]
-    for case in results("dreamer_speed")["cases"]:
-        ours, theirs = case["ours per second"], case["r2dreamer per second"]
+    return _turns("dreamer_speed", "DreamerV3", "r2dreamer")
+
+
+def _turns(name: str, model: str, other: str) -> list[str]:
+    lines = [f"| {model}, a second | ours | {other} | ratio |", "| --- | ---: | ---: | ---: |"]
+    for case in results(name)["cases"]:
+        ours, theirs = case["ours per second"], case[f"{other} per second"]
         lines.append(
             f"| size {case['size']}, {case['case']} | **{ours:.2f}** | **{theirs:.2f}** | "
             f"**{case['ratio']:.2f}** |"
