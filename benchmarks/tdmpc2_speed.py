@@ -97,6 +97,7 @@ def windows(t: int) -> dict[str, torch.Tensor]:
         "reward": torch.rand(BATCH, t, generator=rng),
         "terminal": torch.zeros(BATCH, t, dtype=torch.bool),
         "first": torch.zeros(BATCH, t, dtype=torch.bool),
+        "last": torch.zeros(BATCH, t, dtype=torch.bool),
     }
 
 
