@@ -146,19 +146,35 @@ def make_planner(planner: Mapping, model, explore: bool = False):
 
 
 def make_learner(
-    learner: Mapping, env, *, device: str = "cpu", seed: int = 0, n: int | None = None
+    learner: Mapping,
+    env,
+    *,
+    device: str = "cpu",
+    seed: int = 0,
+    n: int | None = None,
+    updates: int = 0,
 ):
     """Returns the learner that `learner` names, over a world; the rest are its settings.
 
-    n: rows it learns with, where it only acts in this world.
+    n: rows it learns with, where it only acts in this world. updates: how many it will do, where
+    that is known.
     """
     name = learner.get("name", "sac")
     kind = registry.load("agents", name)
-    if not hasattr(kind, "go_on"):
-        raise config.ConfigError(f"{name} does not learn by itself; learners are ppo, sac, td3")
+    if not hasattr(kind, "checkpoint"):
+        raise config.ConfigError(f"{name} does not learn by itself; learners are bc, ppo, sac, td3")
     given = {k: v for k, v in learner.items() if k != "name"}
     with _refusing():
-        return kind(env, given, seed, pick_device(device), n)
+        if not is_taught(learner):
+            return kind(env, given, seed, pick_device(device), n)
+        config.check_kwargs(kind, given, f"learner {name}")
+        own = {"seed": seed, "device": pick_device(device), "cosine": updates}
+        return kind(env.single_observation_space, env.single_action_space.shape[0], **own | given)
+
+
+def is_taught(learner: Mapping) -> bool:
+    """Whether a learner is given batches of recorded steps, rather than acting in a world."""
+    return hasattr(registry.load("agents", learner.get("name", "sac")), "update")
 
 
 @contextmanager
@@ -241,7 +257,7 @@ def make_policy(name: str, env, run: str = "", device: str = "cpu", planner: Map
                     f"{name} has no scripted expert; use policy=random or a planner"
                 )
         return policy.Expert(env)
-    if hasattr(registry.load("agents", name), "go_on"):
+    if hasattr(registry.load("agents", name), "checkpoint"):
         return _learner_of(name, env, run, device, planner)
     given = {**(planner or {}), "name": name}
     if run:
@@ -267,9 +283,11 @@ def _learner_of(name: str, env, run: str, device: str, planner: Mapping | None):
     by = told.get("learner") or {"name": "a world model"}
     if name.lower() != by["name"].lower():
         raise config.ConfigError(f"{run} was learnt by {by['name']}, not by {name}")
-    tensors, _ = _saved(run, told, env)
+    tensors, state = _saved(run, told, env)
     learner = make_learner(by, env, device=device, seed=told["seed"], n=told["n"])
     with _refusing():
+        if is_taught(by):
+            learner.io_contract().require(state.get("contract"), run)
         learner.restore(tensors)
     return learner
 

@@ -32,7 +32,7 @@ def collect(
     The same command goes on where it was stopped: an episode that is there is not recorded again.
 
     task: what is asked, as `umwelten list tasks` says
-    policy: random, expert, a planner, or prior, ppo, sac, td3 (of a run)
+    policy: random, expert, a planner, or prior, bc, ppo, sac, td3 (of a run)
     episodes: how many, those that are there already included
     out: the folder, default runs/<task>-<policy>
     run: folder of a training whose model plans
@@ -123,7 +123,7 @@ def play(
     """Films a policy: an mp4 of whole episodes, with what was asked and whether it was done.
 
     task: what is asked, as `umwelten list tasks` says
-    policy: random, expert, a planner, or prior, ppo, sac, td3 (of a run)
+    policy: random, expert, a planner, or prior, bc, ppo, sac, td3 (of a run)
     run: folder of a training whose model plans
     episodes: how many, one after the other
     seed: the first episode's; the next ones count on

@@ -245,7 +245,8 @@ def _check_names(verb: str, config: Mapping[str, object]) -> None:
 
 def check_kwargs(function: Callable, given: Mapping[str, object], what: str) -> None:
     """Raises ConfigError if `given` holds a keyword that the class or function does not take."""
-    allowed = inspect.signature(function).parameters
+    parameters = inspect.signature(function).parameters
+    allowed = [k for k, p in parameters.items() if p.kind is not p.POSITIONAL_ONLY]
     for name in given:
         if name not in allowed:
             raise ConfigError(f"no key {name!r} for {what}{registry.nearest(name, allowed)}")

@@ -176,8 +176,8 @@ def score(
     """Scores a policy over fixed held-out seeds: success and return with 95 % intervals.
 
     task: what is asked, as `umwelten list tasks` says; of several, one+another
-    policy: random, expert, mppi, cem, icem, gradient, random_shooting, or (of a run) prior, ppo,
-        sac, td3
+    policy: random, expert, mppi, cem, icem, gradient, random_shooting, or (of a run) prior, bc,
+        ppo, sac, td3
     run: folder of a training whose model plans; without it planners plan through the simulator
     episodes: how many
     n: episodes at a time, at most

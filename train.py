@@ -60,7 +60,7 @@ def train(
     cameras: names of cameras the world shows
     model: the model's name and keywords, such as model.size=1
     planner: the planner's name and keywords, such as planner.samples=256
-    learner: the learner's name and SB3's keywords for it, such as learner.learning_rate=1e-4, and
+    learner: the learner's name and its (SB3's) keywords, such as learner.learning_rate=1e-4, and
         learner.keys=[...], what it observes
     world: robot, control, split, senses, vary, reward: world.vary=[mass,friction] world.split=train
     launcher: local, or ray: the n rows are acted in by processes of their own
@@ -70,6 +70,7 @@ def train(
     umwelten train task=cartpole_balance+cup_catch agent=tdmpc2 action_repeat=2
     umwelten train task=reach agent=sac steps=20000 save_every=10000
     umwelten train task=reach sources=[runs/reach-expert] offline=true model.size=1 steps=5000
+    umwelten train task=push agent=bc sources=[runs/push-expert] steps=5000
     """
     told = {k: v for k, v in locals().items() if k not in ("out", "threads")}
     if launcher == "local":  # then a run's config says nothing of it
@@ -174,17 +175,11 @@ def _run_learner(run, told: dict, watch) -> dict:
 
     from . import build, card, config, hosted
 
-    usual = config.schema(train)
-    for key in ("model", "planner", "sources", "offline", "ratio", "seed_steps", "pretrain"):
-        if (told[key] or None) != (usual[key].default or None):
-            raise config.ConfigError(
-                f"{key} is for world models; {told['learner'].get('name')} has a loop of its own, "
-                "whose keys are learner.KEY=..."
-            )
-    if "launcher" in told:
-        raise config.ConfigError("launcher=ray is for world models, not for learners")
-    if len(build.task_names(told["task"])) > 1:
-        raise config.ConfigError(f"{told['agent']} learns one task at a time; tdmpc2 learns many")
+    if build.is_taught(told["learner"]):
+        return _run_taught(run, told, watch)
+    own = f"{told['learner'].get('name')} has a loop of its own, whose keys are learner.KEY=..."
+    keys = ("model", "planner", "sources", "offline", "ratio", "seed_steps", "pretrain")
+    _refuse(told, keys, f"is for world models; {own}")
     options = {k: told[k] for k in ("action_repeat", "cameras", "world")}
     mode = AutoresetMode.SAME_STEP
     env = build.make_env(told["task"], told["n"], autoreset_mode=mode, **options)
@@ -197,6 +192,48 @@ def _run_learner(run, told: dict, watch) -> dict:
     )  # fmt: skip
     card.write(run.path, told, env, progress, run.metrics())
     return {"updates": progress.updates, "env_steps": progress.env_steps}
+
+
+def _run_taught(run, told: dict, watch) -> dict:
+    """Does what `run_training` does where the config names a learner of recorded steps."""
+    from . import build, card, config, learn, recorded
+    from .replay import Replay
+
+    keys = ("model", "planner", "n", "ratio", "seed_steps", "pretrain")
+    name = told["learner"].get("name")
+    _refuse(told, keys, f"is for who acts as it learns; {name} has learner.KEY=...")
+    if not told["offline"]:
+        raise config.ConfigError(f"{name} learns from recorded episodes alone; leave offline=true")
+    options = {k: told[k] for k in ("action_repeat", "cameras", "world")}
+    env = build.make_env(told["task"], 1, **options)
+    learner = build.make_learner(
+        told["learner"], env, device=told["device"], seed=told["seed"], updates=told["steps"]
+    )
+    episodes = recorded.demonstrations(told["sources"], told, env, learner)
+    learner.fit(episodes.stats()["keys"])
+    evaluate = _scorer(told, learner, options)
+    config.save(run.path / "config.yaml", told)
+    progress = learn.train(
+        learner, run, sources=told["sources"], steps=told["steps"], seed=told["seed"],
+        save_every=told["save_every"], evaluate=evaluate, evaluate_every=told["evaluate_every"],
+        watch=watch, read=lambda paths: Replay(episodes, learner.device),
+    )  # fmt: skip
+    card.write(run.path, told, env, progress, run.metrics())
+    return {"updates": progress.updates, "env_steps": progress.env_steps}
+
+
+def _refuse(told: dict, keys: tuple, why: str) -> None:
+    """Raises ConfigError if a key was given that is nothing to a learner, or more than one task."""
+    from . import build, config
+
+    usual = config.schema(train)
+    for key in keys:
+        if (told[key] or None) != (usual[key].default or None):
+            raise config.ConfigError(f"{key} {why}")
+    if "launcher" in told:
+        raise config.ConfigError("launcher=ray is for world models, not for learners")
+    if len(build.task_names(told["task"])) > 1:
+        raise config.ConfigError(f"{told['agent']} learns one task at a time; tdmpc2 learns many")
 
 
 def _follow(told: dict, threads: int, share) -> None:
