@@ -1,9 +1,10 @@
-"""Audio: what two ears hear of contacts, by modal synthesis; `sound` has the compiled loop."""
+"""Audio: what two ears hear of contacts and of speakers; `sound` has the compiled loops."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import mujoco
@@ -21,6 +22,14 @@ class Material(NamedTuple):
     stiffness: float
     density: float
     loss: float
+
+
+class Speaker(NamedTuple):
+    """What sounds by itself: a tone of `hertz` (n,) at `place` (n, 3), `loud` (n,) Pa 1 m away."""
+
+    place: np.ndarray
+    hertz: np.ndarray
+    loud: np.ndarray
 
 
 class _Source(NamedTuple):
@@ -70,21 +79,44 @@ def decays(material: str, length) -> np.ndarray:
     return math.pi * MATERIALS[material].loss * frequencies(material, length)
 
 
+def ways(place: np.ndarray, turn: np.ndarray, points: np.ndarray, head: float):
+    """Returns of sound from `points` (m, s, 3) its gain at both ears, and its way in m, (m, s, 2).
+
+    place (m, 3), turn (m, 9): the middle between the ears, and its frame, x towards the right.
+    head: m between the ears. The gain is 1 of a point 1 m away on the ear's own side.
+    """
+    side = turn.reshape(-1, 1, 3, 3)[..., 0]  # towards the right
+    gain, far = np.empty((2, *points.shape[:2], 2))
+    for ear, sign in enumerate((-1, 1)):
+        way = points - (place[:, None] + sign * head / 2 * side)
+        long = np.sqrt(way[..., 0] ** 2 + way[..., 1] ** 2 + way[..., 2] ** 2)
+        far[..., ear] = long = np.maximum(long, _NEAR)
+        along = way[..., 0] * side[..., 0] + way[..., 1] * side[..., 1]
+        along = sign * (along + way[..., 2] * side[..., 2]) / long
+        gain[..., ear] = (1 - _SHADOW * (1 - along) / 2) / long
+    return gain, far
+
+
+def _silence(sim: Sim) -> tuple[Speaker, ...]:
+    return ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Audio(Sense):
-    """Two ears' samples (r, 2), left and right, of what bodies in contact sound like; 1 is 20 Pa.
+    """Two ears' samples (r, 2), left and right, of contacts and of speakers; 1 is 20 Pa.
 
     Sources are the bodies that move and collide: things and fingers each by themselves, and the
     whole of a robot's chain. A jump of its normal forces strikes its damped
-    modes, which its material and length give; friction's power shakes them with noise. Sound
+    modes, which its material and length give; friction's power shakes them with noise. Speakers
+    sound by themselves, as the task says; they come up and die away within a control step. Sound
     reaches an ear after its way's time, fainter with 1 / distance and from the head's other side.
     At rest, and where all has died away, samples are exactly 0.
 
     at: a camera or site whose x axis leads from the left ear to the right and that looks along -z;
     by default the site `ears`, else the camera `front`, else the scene's first. hertz: samples a
     second. head: m between the ears. materials: (body, material) pairs; else a geom's material, if
-    it bears such a name, else wood for free bodies and plastic for others. Dropout is of a control
-    step's samples together.
+    it bears such a name, else wood for free bodies and plastic for others. speakers: those of a
+    world, by default the task's. Dropout is of a control step's samples together.
     """
 
     rate: int | None = EVERY
@@ -92,6 +124,9 @@ class Audio(Sense):
     hertz: int = 16000
     head: float = 0.18
     materials: tuple[tuple[str, str], ...] = ()
+    speakers: Callable[[Sim], tuple[Speaker, ...]] = field(
+        default=_silence, repr=False, compare=False
+    )
 
     unit = "20 Pa"
     blocks = True
@@ -140,7 +175,13 @@ class Audio(Sense):
         sim.once((self.key, "ears"), lambda: self._listener(sim))
         sim.subtree_com  # noqa: B018 (bound when named)
         n, count = sim.n, len(sim.once((self.key, "sources"), lambda: self._told(sim)))
-        return {
+        loud = len(self.speakers(sim))
+        speakers = {
+            "loud": np.zeros((n, loud)),
+            "phase": np.zeros((n, loud)),
+            "path": np.zeros((n, loud, 2, 2)),
+        }
+        return (speakers if loud else {}) | {
             "force": np.zeros((n, count)),
             "modes": np.zeros((n, count, len(RATIOS), 3)),  # of a resonator: 2 factors and a gain
             "motion": np.zeros((n, count, len(RATIOS), 2)),
@@ -184,7 +225,10 @@ class Audio(Sense):
         memory["modes"][now.rows] = self._modes(sim, now.rows)
         memory["motion"][now.rows] = memory["echo"][now.rows] = 0.0
         memory["force"][now.rows] = self._press(now.data)[0][:, -1]
-        memory["way"][now.rows] = self._ways(sim, now.rows)
+        memory["way"][now.rows] = self._ways(sim, now.rows, self._bodies(sim)[now.rows])
+        if "loud" in memory:
+            memory["loud"][now.rows] = memory["phase"][now.rows] = 0.0
+            memory["path"][now.rows] = self._ways(sim, now.rows, self._said(sim, now.rows)[0])
 
     def _modes(self, sim: Sim, rows: np.ndarray) -> np.ndarray:
         """Returns the sources' resonators (m, sources, modes, 3), by the rows' sizes and masses."""
@@ -209,21 +253,20 @@ class Audio(Sense):
         sources = sim.once((self.key, "sources"), list)
         return np.stack([(tree if s.whole else mass)[rows, s.body] for s in sources], 1)
 
-    def _ways(self, sim: Sim, rows: np.ndarray) -> np.ndarray:
-        """Returns gain and delay (samples) from each source to each ear, (m, sources, 2, 2)."""
+    def _ways(self, sim: Sim, rows: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """Returns gain and delay (samples) from points (m, s, 3) to each ear, (m, s, 2, 2)."""
         place, turn = (x[rows] for x in sim.once((self.key, "ears"), lambda: None))
-        bodies = [source.body for source in sim.once((self.key, "sources"), list)]
-        side = turn.reshape(-1, 1, 3, 3)[..., 0]  # towards the right
-        out = np.empty((len(rows), len(bodies), 2, 2))
-        for ear, sign in enumerate((-1, 1)):
-            way = sim.subtree_com[rows][:, bodies] - (place[:, None] + sign * self.head / 2 * side)
-            far = np.sqrt(way[..., 0] ** 2 + way[..., 1] ** 2 + way[..., 2] ** 2)
-            far = np.maximum(far, _NEAR)
-            along = way[..., 0] * side[..., 0] + way[..., 1] * side[..., 1]
-            along = sign * (along + way[..., 2] * side[..., 2]) / far
-            out[..., ear, 0] = (1 - _SHADOW * (1 - along) / 2) / far
-            out[..., ear, 1] = np.minimum(far / SPEED * self.hertz, _ECHO - 2)
-        return out
+        gain, far = ways(place, turn, points, self.head)
+        return np.stack([gain, np.minimum(far / SPEED * self.hertz, _ECHO - 2)], -1)
+
+    def _bodies(self, sim: Sim) -> np.ndarray:
+        """Returns where the sources are, (n, sources, 3)."""
+        return sim.subtree_com[:, [s.body for s in sim.once((self.key, "sources"), list)]]
+
+    def _said(self, sim: Sim, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns the speakers' places (m, s, 3), cycles a sample and amplitudes (m, s)."""
+        place, hertz, loud = (np.stack(x, 1)[rows] for x in zip(*self.speakers(sim), strict=True))
+        return place, hertz / self.hertz, loud / FULL_SCALE
 
     def _press(self, data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         from .sound import press  # numba costs 0.5 s and 60 MB: only if needed
@@ -234,7 +277,7 @@ class Audio(Sense):
         return force, power
 
     def measure(self, sim: Sim, now: Moment, memory: dict[str, np.ndarray]) -> np.ndarray:
-        from .sound import sing
+        from .sound import play, sing
 
         dt = sim.model.opt.timestep
         out = np.zeros((len(now.rows), now.data.shape[1] * round(self.hertz * dt), 2))
@@ -248,8 +291,15 @@ class Audio(Sense):
         memory["force"][now.rows] = force[:, -1]
         sing(
             now.rows, strike, power * _RUSTLE / self.hertz, now.keys, memory["modes"],
-            memory["motion"], memory["way"], self._ways(sim, now.rows), memory["echo"], out,
+            memory["motion"], memory["way"], self._ways(sim, now.rows, self._bodies(sim)[now.rows]),
+            memory["echo"], out,
         )  # fmt: skip
+        if "loud" in memory:
+            place, cycles, loud = self._said(sim, now.rows)
+            play(
+                now.rows, cycles, loud, memory["loud"], memory["phase"], memory["path"],
+                self._ways(sim, now.rows, place), memory["echo"], out,
+            )  # fmt: skip
         return out
 
 

@@ -116,7 +116,7 @@ class BatchEnv(VectorEnv):
         """Returns the model of the task, its control, the senses and, if asked for, the labels."""
         spec = self.task.spec()
         self.task.control.prepare(spec)
-        self.senses = Senses(senses, spec)
+        self.senses = Senses(senses, spec, self.task.speakers)
         self._bare = spec.compile()  # what Snapshots are of: labels only add sensors to it
         if not self._with_labels:
             return self._bare

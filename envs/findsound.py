@@ -9,6 +9,7 @@ import numpy as np
 
 from ..robots import rover
 from . import drive, scene, yard
+from .audio import SPEED, Audio, Speaker, ways
 from .drive import Drive
 from .rewards import distance
 from .sim import Sim
@@ -24,38 +25,16 @@ _BOXES = ("box", "box2", "box3", "box4")
 _HALF = 0.12  # m
 _PERIOD, _BEEP = 0.8, 0.4  # s from beep to beep, and of a beep
 _CLEAR, _STOP = 0.42, 0.45  # m from a box's middle: in passing by, and before it
-# Two cardioid microphones 17 cm apart, turned 55 degrees outwards. Source: the ORTF stereo
-# technique; a cardioid's gain is (1 + cos angle) / 2, a free field's pressure falls with 1 / r.
-SPACING, OUTWARDS, SPEED = 0.17, math.radians(55), 343.0  # m, rad, m/s
-
-
-def hear(sim: Sim, source: np.ndarray, loud: np.ndarray) -> np.ndarray:
-    """Returns what the site `ears` hears of a source at `source` (n, 3), `(n, 4)`.
-
-    Pressure at the left and the right ear in that of an ear that faces it from 1 m, times `loud`
-    (n,); by how much the left hears it earlier (ms); the left's level over the right's (dB).
-    All are 0 where `loud` is.
-    """
-    right, _, back = np.moveaxis(sim.turn("ears").reshape(-1, 3, 3), 2, 0)
-    ahead, level, far = -back, [], []
-    for side in (-1, 1):
-        way = source - (sim.site("ears") + side * SPACING / 2 * right)
-        r = np.sqrt(np.einsum("ij,ij->i", way, way))
-        axis = math.cos(OUTWARDS) * ahead + side * math.sin(OUTWARDS) * right
-        level.append((1 + np.einsum("ij,ij->i", way, axis) / r) / 2 / r)
-        far.append(r)
-    early = (far[1] - far[0]) / SPEED * 1000
-    # A cardioid is deaf to what is right behind it; 60 dB below the other ear it hears nothing.
-    over = 20 * np.log10(np.clip(level[0] / np.maximum(level[1], 1e-9), 1e-3, 1e3))
-    sounds = loud > 0
-    return np.stack([level[0] * loud, level[1] * loud, early * sounds, over * sounds], 1)
+_PITCH, _LOUD = 900.0, 1.0  # Hz; Pa 1 m away (91 dB: a reversing lorry's alarm)
 
 
 class FindSound(Task):
     """Stand before the box that beeps; success within 55 cm of it, facing it, standing.
 
-    `objects` (n, 8): the boxes' places as the rover sees them (m), in an order that tells nothing;
-    `ears` (n, 4) is what `hear` says, 0 between beeps. Nothing else tells which box it is.
+    `objects` (n, 8): the boxes' places as the rover sees them (m), in an order that tells nothing.
+    The sense `audio` hears the beeps, and nothing else tells which box it is. For who learns from
+    few numbers, `ears` (n, 4) says by the law of that sense how it is heard, 0 between beeps:
+    amplitude at the left and right ear (Pa), how much earlier at the left (ms), and louder (dB).
     """
 
     control_dt = 0.1
@@ -88,11 +67,21 @@ class FindSound(Task):
     def _source(self, sim: Sim) -> np.ndarray:
         return scene.pick(sim, sim.mocap_pos[:, :4], self._which(sim))
 
-    def observe(self, sim: Sim) -> dict[str, np.ndarray]:
+    def speakers(self, sim: Sim) -> tuple[Speaker, ...]:
         beeps = (sim.time + sim.userdata[:, _PHASE]) % _PERIOD < _BEEP
+        return (Speaker(self._source(sim), np.full(sim.n, _PITCH), _LOUD * beeps),)
+
+    def _ears(self, sim: Sim) -> np.ndarray:
+        source, _, loud = self.speakers(sim)[0]
+        gain, far = ways(sim.site("ears"), sim.turn("ears"), source[:, None], Audio.head)
+        left, right = gain[:, 0].T
+        early = (far[:, 0, 1] - far[:, 0, 0]) / SPEED * 1000
+        over = 20 * np.log10(left / right)
+        return np.stack([left * loud, right * loud, early * (loud > 0), over * (loud > 0)], 1)
+
+    def observe(self, sim: Sim) -> dict[str, np.ndarray]:
         boxes = drive.places(sim, sim.mocap_pos[:, :4, :2]).reshape(sim.n, -1)
-        ears = hear(sim, self._source(sim), beeps.astype(float))
-        return {"proprio": drive.proprio(sim), "objects": boxes, "ears": ears}
+        return {"proprio": drive.proprio(sim), "objects": boxes, "ears": self._ears(sim)}
 
     def _left(self, sim: Sim) -> np.ndarray:
         return np.maximum(distance(drive.place(sim), self._source(sim)[:, :2]) - _STOP, 0)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
+from dataclasses import replace
 
 import mujoco
 import numpy as np
 from gymnasium.spaces import Box
 
-from .audio import Audio
+from .audio import Audio, Speaker
 from .ranges import Lidar, Points
 from .rows import every
 from .sense import Moment, Sense, columns, keyed, make, uniform
@@ -30,11 +32,24 @@ class Senses:
     so that a row's are the same whatever n and its place.
     """
 
-    def __init__(self, senses: tuple[Sense | str, ...], spec: mujoco.MjSpec):
-        """Adds the senses to a scene; ValueError for one that cannot be, or is there twice."""
+    def __init__(
+        self,
+        senses: tuple[Sense | str, ...],
+        spec: mujoco.MjSpec,
+        speakers: Callable[[Sim], tuple[Speaker, ...]],
+    ):
+        """Adds the senses to a scene; ValueError for one that cannot be, or is there twice.
+
+        speakers: what sounds by itself in a world.
+        """
         if isinstance(senses, str):
             raise ValueError(f"senses {senses!r}; name them in a tuple")
-        self.all = tuple(make(sense, MEMBERS) for sense in senses)
+        made = [make(sense, MEMBERS) for sense in senses]
+        own = Audio.speakers
+        self.all = tuple(
+            replace(s, speakers=speakers) if getattr(s, "speakers", None) is own else s
+            for s in made
+        )
         keys = [sense.key for sense in self.all]
         if len(set(keys)) < len(keys):
             raise ValueError(f"the senses {', '.join(keys)} are not all different; tell their `at`")

@@ -1,7 +1,7 @@
-"""Sound: the compiled loop of modal synthesis, for ears at a distance; knows no simulation.
+"""Sound: the compiled loops of modal synthesis and of tones, for ears at a distance.
 
-Rows never mix and draw their noise from their own key, so a row's sound has the same bits
-whatever the number of rows and its place among them.
+It knows no simulation. Rows never mix and draw their noise from their own key, so a row's sound
+has the same bits whatever the number of rows and its place among them.
 """
 
 from __future__ import annotations
@@ -42,16 +42,21 @@ def _ring(start, count, length, strike, shake, key, modes, motion, way, then, ai
             motion[q, 1] = motion[q, 0]
             motion[q, 0] = now
             tone += now
-        share = (t + 1) / length
-        for ear in range(2):
-            gain = way[ear, 0] + (then[ear, 0] - way[ear, 0]) * share
-            delay = way[ear, 1] + (then[ear, 1] - way[ear, 1]) * share
-            if not 0 <= delay <= last:  # also where it is no number
-                delay = last
-            whole = int(delay)
-            part = delay - whole
-            air[t + whole, ear] += gain * (1 - part) * tone
-            air[t + whole + 1, ear] += gain * part * tone
+        _send(tone, t, (t + 1) / length, way, then, last, air)
+
+
+@njit(error_model="numpy", forceinline=True)
+def _send(tone, t, share, way, then, last, air):
+    """Puts what sounds at t into the air, where it comes to each ear."""
+    for ear in range(2):
+        gain = way[ear, 0] + (then[ear, 0] - way[ear, 0]) * share
+        delay = way[ear, 1] + (then[ear, 1] - way[ear, 1]) * share
+        if not 0 <= delay <= last:  # also where it is no number
+            delay = last
+        whole = int(delay)
+        part = delay - whole
+        air[t + whole, ear] += gain * (1 - part) * tone
+        air[t + whole + 1, ear] += gain * part * tone
 
 
 @kernel
@@ -125,3 +130,30 @@ def sing(rows, strike, shake, keys, modes, motion, way, then, echo, out):
             echo[row] = air[length:]
         else:
             out[i] = 0
+
+
+@kernel
+def play(rows, cycles, now, loud, phase, way, then, echo, out):
+    """Adds the tones of m rows' speakers to `out` (m, k, 2), and goes on with their memory.
+
+    Of the rows: cycles (m, s) a sample; `now` (m, s), amplitudes at the end, to which they change
+    evenly. Of all n: `loud` (n, s), the last ones; `phase` (n, s) in cycles; all else as in `sing`.
+    """
+    length, late = out.shape[1], echo.shape[1]
+    air = np.zeros((length + late, 2))
+    for i in range(len(rows)):
+        row = rows[i]
+        air[:length], air[length:] = out[i], echo[row]
+        for s in range(now.shape[1]):
+            first, last, at = loud[row, s], now[i, s], phase[row, s]
+            if first == 0 and last == 0:
+                at = 0.0
+            else:
+                for t in range(length):
+                    share = (t + 1) / length
+                    at += cycles[i, s]
+                    at -= np.floor(at)
+                    tone = (first + (last - first) * share) * np.sin(2 * np.pi * at)
+                    _send(tone, t, share, way[row, s], then[i, s], late - 2.0, air)
+            loud[row, s], phase[row, s], way[row, s] = last, at, then[i, s]
+        out[i], echo[row] = air[:length], air[length:]

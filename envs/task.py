@@ -12,6 +12,7 @@ from .. import registry
 from ..robots import body as bodies
 from ..robots.body import Body
 from . import control as controls
+from .audio import Speaker
 from .control import Control
 from .sim import Sim
 from .splits import Grammar
@@ -103,6 +104,10 @@ class Task(ABC):
     def expert(self, sim: Sim) -> np.ndarray | None:
         """Returns a scripted demonstration's actions `(n, nu)`, or None if there is no script."""
         return None
+
+    def speakers(self, sim: Sim) -> tuple[Speaker, ...]:
+        """Returns what sounds by itself, for the sense `audio`: always as many, in one order."""
+        return ()
 
     def label(self, sim: Sim) -> dict[str, np.ndarray]:
         """Returns ground truth `{key: (n, ...)}` for annotation (keys without the `label/`)."""

@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 
 from umwelten.envs import sound
-from umwelten.envs.audio import MATERIALS, RATIOS, SPEED, Audio, decays, frequencies
+from umwelten.envs.audio import (
+    FULL_SCALE,
+    MATERIALS,
+    RATIOS,
+    SPEED,
+    Audio,
+    Speaker,
+    decays,
+    frequencies,
+)
 from umwelten.envs.control import Direct
 from umwelten.envs.env import BatchEnv
 from umwelten.envs.task import Task
@@ -171,3 +180,67 @@ def test_the_loop_is_the_sum_of_damped_sines():
     between = (truth[:-21] + truth[1:-20]) / 2
     np.testing.assert_allclose(got[21:, 1], gain / 2 * between, atol=1e-9)
     assert not got[:10].any()
+
+
+def speaker(place, hertz=500.0, loud=lambda sim: np.ones(sim.n)):
+    """A sense that hears a speaker of 1 Pa, with the head at the origin."""
+
+    def said(sim):
+        where = np.tile(np.append(place, 0.04), (sim.n, 1))
+        return (Speaker(where, np.full(sim.n, hertz), loud(sim)),)
+
+    return Audio(speakers=said)
+
+
+def test_a_speaker_is_a_pure_tone_late_and_faint_by_its_way():
+    wave = heard(audio=speaker((0.0, 2.0)), height=0.0)
+    assert np.array_equal(wave[:, 0], wave[:, 1])
+    far = np.hypot(2.0, 0.09)
+    t = np.arange(len(wave)) + 1 - far / SPEED * HERTZ
+    level = (1 - 0.5 * (1 + 0.09 / far) / 2) / far / FULL_SCALE
+    truth = level * np.sin(2 * np.pi * 500 * t / HERTZ)
+    np.testing.assert_allclose(wave[700:, 0], truth[700:], atol=0.006 * level)  # once it is up
+    spectrum = np.abs(np.fft.rfft(wave[-4000:, 0] * np.hanning(4000)))
+    assert np.fft.rfftfreq(4000, 1 / HERTZ)[spectrum.argmax()] == 500
+
+
+def test_a_speaker_is_heard_by_the_law_of_contacts():
+    near, far = (heard(audio=speaker((0.0, r)), height=0.0)[700:] for r in (1.0, 2.0))
+    np.testing.assert_allclose(loudness(near) / loudness(far), 2, rtol=0.02)
+    left, right = (heard(audio=speaker((x, 0.0)), height=0.0) for x in (-1.0, 1.0))
+    np.testing.assert_array_equal(left, right[:, ::-1])
+    loud, struck = loudness(left[700:]), loudness(heard(at=(-1.0, 0)))
+    np.testing.assert_allclose(loud[0] / loud[1], struck[0] / struck[1], rtol=0.05)
+    onset = [np.flatnonzero(left[:, k])[0] for k in (0, 1)]
+    assert abs((onset[1] - onset[0]) - 0.18 / SPEED * HERTZ) <= 1
+
+
+def test_a_speaker_sounds_when_the_state_says_so_and_adds_to_contacts():
+    now_and_then = speaker((0.0, 1.0), loud=lambda sim: 1.0 * (sim.time % 0.2 > 0.1))
+    alone = heard(audio=now_and_then, height=0.0, steps=30)
+    assert not heard(audio=speaker((0.0, 1.0), loud=lambda sim: np.zeros(sim.n)), height=0.0).any()
+    on = np.abs(alone.reshape(30, -1, 2)).max((1, 2)) > 0
+    assert 12 <= on.sum() <= 24 and not on[:4].any()
+    both, struck = heard(audio=now_and_then, steps=30), heard(steps=30)
+    assert struck.any()
+    np.testing.assert_allclose(both, alone + struck, atol=1e-7)
+    other = heard(audio=speaker((0.0, 1.0), hertz=1000.0), height=0.0)[-1600:, 0]
+    assert np.abs(np.fft.rfft(other)).argmax() == 100
+
+
+def test_speakers_go_on_from_a_snapshot_and_do_not_depend_on_n():
+    def world(n):
+        return BatchEnv("FindSound", n, nthread=1, senses=("audio",))
+
+    env, alone, again = world(3), world(1), world(3)
+    env.reset(seed=0), alone.reset(seed=2), again.reset(seed=9)
+    acts = np.random.default_rng(0).uniform(-1, 1, (12, 2))
+    for t, act in enumerate(acts):
+        obs = env.step(np.tile(act, (3, 1)))[0]["audio"]
+        assert np.array_equal(obs[2:], alone.step(act[None])[0]["audio"])
+        if t == 5:
+            snapshot = env.save()
+    again.load(snapshot)
+    for act in acts[6:]:
+        last = again.step(np.tile(act, (3, 1)))[0]["audio"]
+    assert np.array_equal(last, obs) and obs.any()
