@@ -16,6 +16,7 @@ VERBS = {  # verb: the file beside this one that holds the function of that name
     "train": "train",
     "score": "score",
     "probe": "probe",
+    "profile": "profiling",
     "verify": "verify",
     "play": "collect",
     "list": "cli",

@@ -133,6 +133,14 @@ def follow(learner: Learner) -> None:
             learner.update(batch)
 
 
+def replay_of(learner: Learner, paths: list) -> Replay:
+    """Returns the Replay of all episodes in the folders alike, as the learner reads them."""
+    keys = getattr(learner, "keys", None)
+    keys = keys and tuple(dict.fromkeys((*keys, *ALWAYS)))
+    across = getattr(learner, "across", False)
+    return Replay(Episodes(paths, keys, across=across), learner.device)
+
+
 class Interrupt:
     """Holds Ctrl-C and SIGTERM back until an atom is done; one a second later acts at once.
 
@@ -178,7 +186,7 @@ class _Loop:
         if not paths:
             raise ValueError("nothing to learn from: give a world, or folders of episodes")
         self._sources, self._paths = bool(sources), paths
-        self.data, self._read = None, read or self._alike
+        self.data, self._read = None, read or (lambda paths: replay_of(learner, paths))
 
     @contextmanager
     def leading(self):
@@ -235,12 +243,6 @@ class _Loop:
         batch = self.data.sample(self.rng, learner.batch_size, learner.window)
         self.metrics = learner.update(self.share.hand_out(batch))
         self.progress.updates += 1
-
-    def _alike(self, paths: list) -> Replay:
-        keys = getattr(self.learner, "keys", None)
-        keys = keys and tuple(dict.fromkeys((*keys, *ALWAYS)))
-        across = getattr(self.learner, "across", False)
-        return Replay(Episodes(paths, keys, across=across), self.learner.device)
 
     def log(self) -> None:
         values = {k: float(v) for k, v in self.metrics.items()}
