@@ -20,6 +20,7 @@ from .. import registry
 from ..robots.body import Body
 from .env import BatchEnv
 from .rows import single
+from .sense import Sense
 from .sim import Sim
 from .task import Task
 from .vary import Ranges
@@ -50,11 +51,14 @@ class ParallelEnv(pettingzoo.ParallelEnv):
     """A Team's world in which every agent acts for itself, at the same time; all end together.
 
     An agent's observation is a Dict: its own vectors (float32), `instruction` (uint8 (128,), utf-8)
-    if the task has words, and the cameras asked for, which all agents see. `state()` is the world's
-    vectors, as one mind would have them, one after another. Infos hold what Env's do.
+    if the task has words, and the cameras and senses asked for: what an agent carries
+    (`rgb/<agent>/...`, `imu/<agent>/...`) is its own, all else is all agents'. `state()` is the
+    world's vectors, as one mind would have them, one after another. Infos hold what Env's do.
 
-    task: a Team or its registered name; robot, control, split, cameras, size, vary: as BatchEnv's.
-    labels: the world's ground truth, `label/<key>`, in the infos of all agents.
+    task: a Team or its registered name; robot, control, split, cameras, senses, size, vary: as
+    BatchEnv's. reward: "dense", what `payoff` says, or "sparse": success, 0 or 1, of the side that
+    the instruction speaks to, and what is left of 1 of the others. labels: the world's ground
+    truth, `label/<key>`, in the infos of all agents.
     max_cycles: control steps of an episode, default the task's limit, -1 for none.
     Raises ValueError for a task that has no agents, UnknownName for a name that nothing has.
     """
@@ -67,7 +71,9 @@ class ParallelEnv(pettingzoo.ParallelEnv):
         control: str | None = None,
         split: str = "all",
         cameras: tuple[str, ...] = (),
+        senses: tuple[Sense | str, ...] = (),
         size: tuple[int, int] = (64, 64),
+        reward: str = "dense",
         labels: bool = False,
         vary: Ranges | Sequence[str] = (),
         max_cycles: int | None = None,
@@ -75,15 +81,16 @@ class ParallelEnv(pettingzoo.ParallelEnv):
     ):
         self.world = BatchEnv(
             task, 1, robot=robot, control=control, split=split, nthread=1, cameras=cameras,
-            size=size, labels=labels, vary=vary, max_episode_steps=max_cycles,
-            autoreset_mode=AutoresetMode.DISABLED, render_mode=render_mode,
+            senses=senses, size=size, reward=reward, labels=labels, vary=vary,
+            max_episode_steps=max_cycles, autoreset_mode=AutoresetMode.DISABLED,
+            render_mode=render_mode,
         )  # fmt: skip
         self.task = self.world.task
         if not isinstance(self.task, Team):
             raise ValueError(
                 f"{type(self.task).__name__} has one agent; make it with gymnasium.make"
             )
-        self.render_mode = render_mode
+        self.render_mode, self._sparse = render_mode, reward == "sparse"
         self.metadata = {
             "name": f"{registry.PACKAGE}_{type(self.task).__name__}_v{self.task.version}",
             "render_modes": self.world.metadata["render_modes"],
@@ -93,8 +100,15 @@ class ParallelEnv(pettingzoo.ParallelEnv):
         self.possible_agents = list(self.task.agents)
         self.agents: list[str] = []
         whole = self.world.single_observation_space
-        self._vectors = [k for k, s in whole.items() if s.dtype == np.float32 and len(s.shape) == 1]
-        self._common = [k for k in whole if k not in self._vectors]
+        sensed = {sense.key for sense in self.world.senses.all}
+        self._vectors = [
+            k
+            for k, s in whole.items()
+            if s.dtype == np.float32 and len(s.shape) == 1 and k not in sensed
+        ]
+        rest = [k for k in whole if k not in self._vectors]
+        carrier = {k: a for k in rest for a in self.possible_agents if f"/{a}/" in k}
+        self._rest = {a: [k for k in rest if carrier.get(k, a) == a] for a in self.possible_agents}
         width = sum(whole[k].shape[0] for k in self._vectors)
         self.state_space = Box(-np.inf, np.inf, (width,), np.float32)
         self._sees, self._acts, self._own = {}, {}, {}
@@ -102,7 +116,7 @@ class ParallelEnv(pettingzoo.ParallelEnv):
         for agent, own in self.task.share(self.world.sim).items():
             spaces = {k: Box(-np.inf, np.inf, v.shape[1:], np.float32) for k, v in own.items()}
             self._own[agent] = list(spaces)
-            self._sees[agent] = Dict(spaces | {k: whole[k] for k in self._common})
+            self._sees[agent] = Dict(spaces | {k: whole[k] for k in self._rest[agent]})
             self._acts[agent] = Box(-1.0, 1.0, (each,), np.float32)
 
     def observation_space(self, agent: str) -> Dict:
@@ -131,7 +145,7 @@ class ParallelEnv(pettingzoo.ParallelEnv):
         if not self.agents:
             raise RuntimeError("no episode is under way; call reset() first")
         obs, _, terminated, truncated, info = self.world.step(self._joint(actions))
-        fault, paid = info["fault"][0], self.task.payoff(self.world.sim)
+        fault, paid = info["fault"][0], self._payoff(info["success"])
         answer = (
             self._share(obs, bool(fault)),
             {agent: 0.0 if fault else float(paid[agent][0]) for agent in self.agents},
@@ -181,6 +195,12 @@ class ParallelEnv(pettingzoo.ParallelEnv):
             parts.append(part)
         return np.concatenate(parts)[None]
 
+    def _payoff(self, success: np.ndarray) -> dict[str, np.ndarray]:
+        if not self._sparse:
+            return self.task.payoff(self.world.sim)
+        side = self.task.side or self.agents
+        return {a: success if a in side else ~success for a in self.agents}
+
     def _share(self, obs: dict[str, np.ndarray], fault: bool = False):
         if not fault:  # else what they last sensed, as in BatchEnv
             shares = {
@@ -191,7 +211,7 @@ class ParallelEnv(pettingzoo.ParallelEnv):
             self._seen = self.world.variation.noisy(shares, self.world._age)
         return {
             agent: {k: self._seen[f"{agent}/{k}"][0].copy() for k in self._own[agent]}
-            | {k: obs[k][0].copy() for k in self._common}
+            | {k: obs[k][0].copy() for k in self._rest[agent]}
             for agent in self.agents
         }
 
@@ -207,7 +227,9 @@ def parallel_env(
     control: str | None = None,
     split: str = "all",
     cameras: tuple[str, ...] = (),
+    senses: tuple[Sense | str, ...] = (),
     size: tuple[int, int] = (64, 64),
+    reward: str = "dense",
     labels: bool = False,
     vary: Ranges | Sequence[str] = (),
     max_cycles: int | None = None,
@@ -218,8 +240,9 @@ def parallel_env(
     Arguments and errors are ParallelEnv's.
     """
     return ParallelEnv(
-        task, robot=robot, control=control, split=split, cameras=cameras, size=size,
-        labels=labels, vary=vary, max_cycles=max_cycles, render_mode=render_mode,
+        task, robot=robot, control=control, split=split, cameras=cameras, senses=senses,
+        size=size, reward=reward, labels=labels, vary=vary, max_cycles=max_cycles,
+        render_mode=render_mode,
     )  # fmt: skip
 
 
@@ -230,7 +253,9 @@ def env(
     control: str | None = None,
     split: str = "all",
     cameras: tuple[str, ...] = (),
+    senses: tuple[Sense | str, ...] = (),
     size: tuple[int, int] = (64, 64),
+    reward: str = "dense",
     labels: bool = False,
     vary: Ranges | Sequence[str] = (),
     max_cycles: int | None = None,
@@ -242,7 +267,8 @@ def env(
     """
     return parallel_to_aec(
         ParallelEnv(
-            task, robot=robot, control=control, split=split, cameras=cameras, size=size,
-            labels=labels, vary=vary, max_cycles=max_cycles, render_mode=render_mode,
+            task, robot=robot, control=control, split=split, cameras=cameras, senses=senses,
+            size=size, reward=reward, labels=labels, vary=vary, max_cycles=max_cycles,
+            render_mode=render_mode,
         )
     )  # fmt: skip

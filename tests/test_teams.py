@@ -185,6 +185,66 @@ def test_names_are_mended_and_a_task_of_one_is_refused():
         parallel_env("reach")
 
 
+SENSED = {  # what each agent carries; an arm's sites do not bear its agent's name
+    "Handover": (), "Tag": ("chaser_0/imu", "runner_0/imu", "runner_1/imu")
+}  # fmt: skip
+
+
+def sensing(name):
+    """A team whose agents have a sense each, and one that all share, paid for success alone."""
+    mine = tuple(f"pose/{place}" for place in SENSED[name])
+    return parallel_env(name, senses=("joints", "audio", *mine), reward="sparse")
+
+
+@pytest.mark.parametrize("name", SENSED)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_pettingzoo_finds_no_fault_in_senses_and_sparse_rewards(name):
+    parallel_api_test(sensing(name), num_cycles=30)
+    parallel_seed_test(lambda: sensing(name), num_cycles=20)
+
+
+@pytest.mark.parametrize("name", SENSED)
+def test_a_seed_decides_two_hundred_steps_of_senses_too(name):
+    one, two = (story(sensing(name), 5) for _ in range(2))
+    assert alike(one, two)
+
+
+@pytest.mark.parametrize("name", SENSED)
+def test_each_agent_has_its_own_senses_and_all_have_those_of_nobody(name):
+    world, plain = sensing(name), parallel_env(name)
+    seen, bare = world.reset(seed=3)[0], plain.reset(seed=3)[0]
+    for _ in range(3):
+        assert np.array_equal(world.state(), plain.state())
+        for k, agent in enumerate(world.agents):
+            own = {f"pose/{place}" for place in SENSED[name][k : k + 1]}
+            assert seen[agent].keys() == bare[agent].keys() | {"joints", "audio"} | own
+            assert all(np.array_equal(seen[agent][key], bare[agent][key]) for key in bare[agent])
+            assert np.array_equal(seen[agent]["joints"], seen[world.agents[0]]["joints"])
+            for key in own:
+                at = fleet.places(world.world.sim)[0, k]
+                np.testing.assert_allclose(seen[agent][key][:2], at, atol=2e-3)
+        still = {a: np.zeros(world.action_space(a).shape, np.float32) for a in world.agents}
+        seen, bare = world.step(still)[0], plain.step(still)[0]
+
+
+@pytest.mark.parametrize("name", ("CarryTogether", "Tag"))
+def test_sparse_rewards_are_success_of_the_side_and_its_failure_of_the_others(name):
+    world, dense = parallel_env(name, reward="sparse"), parallel_env(name)
+    world.reset(seed=HELD_OUT), dense.reset(seed=HELD_OUT)
+    side, paid = set(world.task.side or world.possible_agents), []
+    while world.agents:
+        action = world.expert()
+        _, pay, _, _, info = world.step(action)
+        dense.step(action)
+        won = float(info[world.possible_agents[0]]["success"])
+        assert pay == {a: won if a in side else 1 - won for a in world.possible_agents}
+        paid.append(won)
+        assert np.array_equal(world.state(), dense.state())
+    assert paid[-1] == 1 and paid[0] == 0
+    with pytest.raises(ValueError, match="no reward 'sparce'"):
+        parallel_env(name, reward="sparce")
+
+
 def test_noise_comes_to_each_agent_and_cameras_to_all():
     plain = parallel_env("tag", cameras=("yard",), size=(16, 16))
     noisy = parallel_env("tag", vary={"noise": (0.1, 0.1)})
