@@ -15,6 +15,7 @@ FOLDER = Path(__file__).resolve().parent / "assets" / "official"
 DIGESTS = {  # as benchmarks/official.py printed them
     "tdmpc2": "d4d66d61132740bd7cbddf065ffc8abf6eea8f65ff9884ffa239d65b1b4a3f19",
     "dreamer_v3": "86558e23bcc7fb1ac8fb5fc8b21977246e961f4170de3f7d86dfe57e9aa049c3",
+    "sac": "f8455e73e795aaab07f008597afe9bc1d2f1d3f1ea993895e413277afaac2011",
 }
 SLACK = 30.0  # 3 % of the greatest return, 1000, below the official range
 NEAR = 0.05  # of an official budget: one that is no further off is the same

@@ -111,7 +111,7 @@ def curve() -> list[str]:
         ours = ", ".join(f"**{r['return']}** after {r['env_steps']:,}" for r in rows)
         there = found.get("published", {})
         theirs = f"{there['low']:.0f} to {there['high']:.0f} after {there['budget']:,}"
-        who = f"{found['agent']}, {found['size']}"
+        who = f"{found['agent']}, {found['size'] or 'default'}"
         lines.append(f"| {who} | {found['task']}, {found['seed']} | {ours} | {theirs} |")
     return lines
 
