@@ -116,6 +116,18 @@ def curve() -> list[str]:
     return lines
 
 
+def memory() -> list[str]:
+    """Returns what a process that learns holds at most, beside the same peers."""
+    lines = ["| memory at the peak, MiB | ours | theirs |", "| --- | ---: | ---: |"]
+    for case in results("memory")["cases"]:
+        peer = next((k for k in case if k not in ("model", "size", "ours")), None)
+        theirs = f"**{case[peer]['peak']:.0f}** ({peer})" if peer else ""
+        lines.append(
+            f"| {case['model']}, size {case['size']} | **{case['ours']['peak']:.0f}** | {theirs} |"
+        )
+    return lines
+
+
 def senses() -> list[str]:
     """Returns what senses add to a step."""
     found = results("senses")["adds_percent"]
@@ -125,13 +137,19 @@ def senses() -> list[str]:
     ]
 
 
+BLOCKS = (
+    *(demo, vector_env, peers, pixels, senses),
+    *(tdmpc2_speed, dreamer_speed, memory, curve),
+)
+
+
 def main() -> None:
     """Fills every block `<!-- from NAME -->` of the README."""
     if len(sys.argv) > 1:
         keep_demo(Path(sys.argv[1]))
     path = ROOT / "README.md"
     text = path.read_text()
-    for block in (demo, vector_env, peers, pixels, senses, tdmpc2_speed, dreamer_speed, curve):
+    for block in BLOCKS:
         mark = f"<!-- from {block.__name__} -->\n"
         body = mark + "\n".join(block()) + "\n<!-- end -->"
         text = re.sub(f"{mark}.*?<!-- end -->", lambda _, body=body: body, text, flags=re.DOTALL)
