@@ -31,6 +31,8 @@ class Learner(Protocol):
     Where it has `keys`, the observations that it reads, batches hold these and ALWAYS alone; else
     all that was recorded. `place` (b,) comes as well: see `Replay`. Where it has a `share` of
     several processes, it is given its part of each batch and averages its gradients: see `Share`.
+    Where it has a `recall`, that hears of what is acted in, and windows come with what was believed
+    before them, `before/...` (b, ...). Where it is `fresh`, new windows come once before others.
     """
 
     window: int  # steps of a window
@@ -172,6 +174,8 @@ class _Loop:
     def __init__(self, learner, run, sources, env, policy, seed, read=None, act=rollout):
         self.learner, self.run_folder, self.env = learner, run, env
         self.share = getattr(learner, "share", ALONE)
+        self.recall = getattr(learner, "recall", None)
+        self.served: int | None = None  # of the replay where it was saved
         self.progress, self.metrics, self.judged = Progress(), {}, 0
         self.saved: int | None = None  # atoms of the newest checkpoint
         root = np.random.SeedSequence(seed)
@@ -219,6 +223,8 @@ class _Loop:
 
     def step(self) -> None:
         step = next(self.rollout)
+        if self.recall is not None:
+            self.recall.hear(step, getattr(self.rollout, "carry", {}))
         p = self.progress
         p.episodes += self.recorder.add(step)
         p.env_steps += int((~step["first"]).sum())
@@ -237,12 +243,25 @@ class _Loop:
     def update(self) -> None:
         learner = self.learner
         if self.data is None:
-            self.data = self._read(self._paths)
+            self.data = self._opened()
         elif self.recorder is not None:
             self.data.refresh()
+        if self.recall is not None and self.recorder is not None:
+            self.recall.settle(self.data.episodes.lengths)
         batch = self.data.sample(self.rng, learner.batch_size, learner.window)
+        if self.recall is not None:
+            batch |= self.recall.before(batch["place"])
         self.metrics = learner.update(self.share.hand_out(batch))
         self.progress.updates += 1
+
+    def _opened(self):
+        """Returns what batches come from, as it was when it was saved."""
+        data = self._read(self._paths)
+        if getattr(self.learner, "fresh", False) and self.recorder is not None:
+            others = self._paths[:-1]
+            begin = Episodes(others, ("reward",)).steps if others else 0
+            data.served = begin if self.served is None else self.served
+        return data
 
     def log(self) -> None:
         values = {k: float(v) for k, v in self.metrics.items()}
@@ -275,6 +294,7 @@ class _Loop:
             "schema": 1, "progress": vars(p), "judged": self.judged, "shards": shards,
             "rng": _plain(self.rng.bit_generator.state), "threads": torch.get_num_threads(),
             "contract": contract.plain(), "fingerprint": contract.fingerprint,
+            "served": self.served if self.data is None else getattr(self.data, "served", None),
         }  # fmt: skip
         checkpoint.save(
             self.run_folder.checkpoints, p.atoms,
@@ -294,7 +314,7 @@ class _Loop:
         self.learner.io_contract().require(state.get("contract"), path)
         self.learner.restore(tensors)
         vars(self.progress).update(state["progress"])
-        self.judged = state["judged"]
+        self.judged, self.served = state["judged"], state.get("served")
         self.rng.bit_generator.state = state["rng"]
         self.saved = self.progress.atoms
         self.run_folder.forget(self.saved)

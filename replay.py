@@ -19,12 +19,20 @@ class Replay:
     gathered on the host and sent from pinned memory, without waiting. On a CPU windows are the
     arrays that Episodes gives, uncopied. Which of these it is changes no bit of a batch.
 
+    served: the place from which on each window, laid end to end, is given once and before all
+    others, as soon as it is there; None gives all of them alike. It moves on as they are given.
     room: bytes of the device that the steps may take; None for a quarter of what a GPU has free
     now, and for none on a CPU.
     """
 
-    def __init__(self, episodes: Episodes, device: torch.device | str, room: int | None = None):
-        self.episodes, self.device = episodes, torch.device(device)
+    def __init__(
+        self,
+        episodes: Episodes,
+        device: torch.device | str,
+        room: int | None = None,
+        served: int | None = None,
+    ):
+        self.episodes, self.device, self.served = episodes, torch.device(device), served
         gpu = self.device.type == "cuda"
         if room is None:
             room = int(SHARE * torch.cuda.mem_get_info(self.device)[0]) if gpu else 0
@@ -46,8 +54,19 @@ class Replay:
         return found
 
     def draw(self, rng: np.random.Generator, b: int, t: int) -> np.ndarray:
-        """Draws the places (b,) int64 where b windows of t steps begin, as `Episodes.draw` does."""
-        return self.episodes.draw(rng, b, t)
+        """Draws the places (b,) int64 where b windows of t steps begin, as `Episodes.draw` does.
+
+        Windows that are to be served come before those that are drawn.
+        """
+        fresh: list[int] = []
+        while self.served is not None and len(fresh) < b:
+            place = self.episodes.ahead(self.served, t)
+            if place is None:
+                break
+            fresh.append(place)
+            self.served = place + t
+        drawn = self.episodes.draw(rng, b - len(fresh), t)
+        return np.concatenate([np.array(fresh, np.int64), drawn]) if fresh else drawn
 
     def read(self, places: np.ndarray, t: int) -> dict[str, Tensor]:
         """Returns the windows of t steps at places (b,), `{key: (b, t, ...)}`, and `place` (b,)."""

@@ -70,6 +70,11 @@ class Rollout(Iterator[Step]):
         self._step = step
         return step.copy()
 
+    @property
+    def carry(self) -> dict:
+        """What the policy remembers behind the last step, and so what it acted in it by."""
+        return self._carry
+
     def _record(self, obs, reward, terminal, truncated, info, first) -> Step:
         step = dict(obs) if isinstance(obs, dict) else {"observation": obs}
         self._ended = terminal | truncated  # of the world, also where a row is idle

@@ -45,11 +45,20 @@ class DreamerV3(WorldModel):
 
     Source: Hafner et al. 2025, Nature 640, Mastering diverse control tasks through world models,
     with losses, optimiser and constants of the authors' code of May 2026. As there, a window begins
-    from the belief of the step before it as of when that was last visited, and may go from one
-    episode into the next. What differs: visited means learnt from (theirs also: acted in; here a
-    window behind a step that was not yet learnt from begins from nothing); an episode is learnt
-    from once it is over, and windows are drawn uniformly from the first on (theirs takes each new
-    one once, first); arithmetic is float32 unless `bf16`; there is no image but of 64 x 64.
+    from the belief of the step before it as of when that was last acted in or learnt from, and may
+    go from one episode into the next; new windows are learnt from once before any are drawn.
+
+    Choices that differ from that code:
+    - an episode is learnt from once it is over, theirs while it lasts: one world at a time suits
+      this best, theirs are 16;
+    - the first decisions are drawn uniformly, theirs by the untrained actor. Behind a step that was
+      acted in so, or elsewhere, a window begins from nothing until the step was learnt from;
+    - new windows are laid end to end; theirs leave out the step between two, which they begin from;
+    - without exploring it acts by the mode of its policy, theirs always draws;
+    - a reset is no decision that updates are counted by, as it is in theirs;
+    - no recorded step is ever dropped, theirs keep the newest 5 million; beliefs, up to `recall`
+      bytes, are kept in float16;
+    - arithmetic is float32 unless `bf16`, which is theirs; there is no image but of 64 x 64.
 
     observation: the space of a step's observations. keys: None for all float32 vectors and 64 x 64
     images. nu: components of an action. size: one of SIZES; the authors take 1 for vectors, from
@@ -60,6 +69,7 @@ class DreamerV3(WorldModel):
     """
 
     across = True  # windows may go from one episode into the next
+    fresh = True  # and are learnt from once as soon as they are there
     differentiable = True  # where categories are drawn, by the gradient of their probabilities
 
     def __init__(
@@ -227,6 +237,9 @@ class DreamerV3(WorldModel):
 
     def _before(self, batch: dict[str, Tensor]) -> tuple[Belief, Tensor]:
         """Returns the beliefs and actions (b, ...) that windows go on from."""
+        if "before/action" in batch:
+            belief = {k: batch[f"before/{k}"] for k in ("deter", "stoch")}
+            return belief, batch["before/action"]
         if "place" in batch:
             return self.recall.read(batch["place"] - 1)
         return self.start(len(batch["first"])), torch.zeros_like(batch["action"][:, 0])
