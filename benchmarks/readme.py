@@ -128,6 +128,23 @@ def memory() -> list[str]:
     return lines
 
 
+def closed_loop() -> list[str]:
+    """Returns what agents do with a task after the same demonstrations or decisions."""
+    lines = [
+        "| task | policy | demonstrations | decisions | success | 95 % | return |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for path in sorted(RESULTS.glob("closed_loop_*.json")):
+        found = results(path.stem)
+        for r in found["agents"].values():
+            a, b = r["success_interval"]
+            lines.append(
+                f"| {found['task']} | {r['policy']} | {r['demos']} | {r['env_steps']:,} | "
+                f"**{r['success']:.2f}** | {a:.2f} - {b:.2f} | **{r['return']:.1f}** |"
+            )
+    return lines
+
+
 def senses() -> list[str]:
     """Returns what senses add to a step."""
     found = results("senses")["adds_percent"]
