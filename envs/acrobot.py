@@ -38,9 +38,9 @@ class _Acrobot(Task, ABC):
         links = [upper[:, 2:3], lower[:, 2:3], upper[:, 8:9], lower[:, 8:9]]
         return {"proprio": np.concatenate([*links, sim.qvel], 1)}
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
         gap = distance(sim.site("target"), sim.site("tip"))
-        return tolerance(gap, high=_RADIUS, margin=self.margin)
+        return {"near": tolerance(gap, high=_RADIUS, margin=self.margin)}
 
     def success(self, sim: Sim) -> np.ndarray:
         return distance(sim.site("target"), sim.site("tip")) <= _RADIUS

@@ -5,11 +5,11 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
-from . import scene
+from . import carry, scene
 from .carry import held, move, things
 from .language import NAMES, RELATIONS, VERBS, refer
 from .relations import HOLDS
-from .rewards import distance, tolerance
+from .rewards import distance
 from .sim import Sim
 from .task import Task
 
@@ -97,14 +97,12 @@ class Arrange(Task):
         objects = np.concatenate([seen, _WAY[side], goal - thing], 1)
         return {"proprio": scene.proprio(sim, self.body), "objects": objects}
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
         _, thing, touch, goal, placed = self._judge(sim)
-        near = tolerance(distance(sim.site("tcp"), thing), high=0.02, margin=0.2, shape="long_tail")
-        gap = distance(thing[:, :2], goal[:, :2])
-        there = tolerance(gap, high=0.02, margin=0.3, shape="long_tail")
-        lifted = thing[:, 2] > _HALF + 0.02
-        paid = 0.2 * near + held(touch) * (0.1 + 0.1 * lifted + 0.5 * there)
-        return np.where(placed, 1.0, paid)
+        gap, lifted = distance(thing[:, :2], goal[:, :2]), thing[:, 2] > _HALF + 0.02
+        return carry.terms(sim, thing, gap, held(touch), lifted, placed)
+
+    pay = staticmethod(carry.pay)
 
     def success(self, sim: Sim) -> np.ndarray:
         return self._judge(sim)[-1]

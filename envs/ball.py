@@ -129,10 +129,12 @@ class PushBall2v2(Team):
             for k, agent in enumerate(self.agents)
         }
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
         ball, _ = self._ball(sim)
         gap = fleet.length(_HALF * _ENDS[self._which(sim)] - ball)
-        return yard.nearness(gap, self.success(sim), span=2 * _HALF)
+        return yard.terms(gap, self.success(sim), span=2 * _HALF)
+
+    pay = staticmethod(yard.pay)
 
     def payoff(self, sim: Sim) -> dict[str, np.ndarray]:
         home = self.reward(sim)

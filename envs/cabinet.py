@@ -7,7 +7,6 @@ import numpy as np
 
 from . import furniture, hand, scene
 from .language import NAMES, refer
-from .rewards import distance, tolerance
 from .sim import Sim
 from .task import Task
 
@@ -21,12 +20,6 @@ _WHICH, _VERB = 0, 1  # in userdata; then phrase, form of words, the colours (a 
 _SWING = ("open {}", "pull {} open", "swing {} open")
 _WIDE = 1.0  # rad: beyond it a door is open
 _AXIS = [0, 3, 6]  # of a rotation matrix, row by row: its first column
-
-
-def _pay(sim: Sim, handle, touch, progress, done) -> np.ndarray:
-    """Returns 1 where done; else a fifth for nearness, a tenth for a grasp, 0.6 for progress."""
-    near = tolerance(distance(sim.site("tcp"), handle), high=0.01, margin=0.2, shape="long_tail")
-    return np.where(done, 1.0, 0.2 * near + 0.1 * touch.all(1) + 0.6 * np.clip(progress, 0, 1))
 
 
 def _steps(done, touch) -> np.ndarray:
@@ -86,9 +79,11 @@ class Drawer(Task):
         flat = [each.reshape(sim.n, -1), self._named(sim)[2][:, None]]
         return {"proprio": scene.proprio(sim, self.body), "objects": np.concatenate(flat, 1)}
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
         handle, touch, lacks, done = self._named(sim)
-        return _pay(sim, handle, touch, 1 - np.abs(lacks) / furniture.SLIDE, done)
+        return hand.terms(sim, handle, touch, 1 - np.abs(lacks) / furniture.SLIDE, done)
+
+    pay = staticmethod(hand.pay)
 
     def success(self, sim: Sim) -> np.ndarray:
         return self._named(sim)[-1]
@@ -155,9 +150,11 @@ class Door(Task):
         flat = [each.reshape(sim.n, -1), self._named(sim)[2][:, None]]
         return {"proprio": scene.proprio(sim, self.body), "objects": np.concatenate(flat, 1)}
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
         handle, touch, lacks, done = self._named(sim)
-        return _pay(sim, handle, touch, 1 - lacks / _WIDE, done)
+        return hand.terms(sim, handle, touch, 1 - lacks / _WIDE, done)
+
+    pay = staticmethod(hand.pay)
 
     def success(self, sim: Sim) -> np.ndarray:
         return self._named(sim)[-1]

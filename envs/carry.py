@@ -9,7 +9,7 @@ import numpy as np
 
 from ..robots.body import Body
 from . import scene
-from .rewards import distance
+from .rewards import distance, tolerance
 from .sim import Sim
 
 HOVER = 0.13  # m above the table: what is held there is clear of everything on it
@@ -33,6 +33,23 @@ def still(sim: Sim, which: np.ndarray, limit: float = 0.03) -> np.ndarray:
     """Returns `(n,)` bool: object which[i] moves by less than `limit` m/s."""
     speed = scene.pick(sim, scene.objects(sim)[2], which)
     return distance(speed, np.zeros(3)) < limit
+
+
+def terms(sim: Sim, thing, gap, grasp, lifted, placed) -> dict[str, np.ndarray]:
+    """Returns the terms of a reward for putting down one thing (n, 3), `gap` m from its goal.
+
+    `near`: the tool is at the thing, `there`: the thing at its goal, in [0, 1]; `grasp`, `lifted`,
+    `placed`: 0 or 1. All (n,).
+    """
+    there = tolerance(gap, high=0.02, margin=0.3, shape="long_tail")
+    near = scene.nearness(sim, thing)
+    return {"near": near, "there": there, "grasp": grasp, "lifted": lifted, "placed": placed}
+
+
+def pay(near, there, grasp, lifted, placed) -> np.ndarray:
+    """Returns the reward `(n,)` of those terms."""
+    paid = 0.2 * near + grasp * (0.1 + 0.1 * lifted + 0.5 * there)
+    return np.where(placed, 1.0, paid)
 
 
 def move(

@@ -30,11 +30,13 @@ class _Cartpole(Task, ABC):
         pole = suite.turn(sim, "pole_1")
         return {"proprio": np.concatenate([sim.qpos[:, :1], pole[:, [8, 2]], sim.qvel], 1)}
 
-    def reward(self, sim: Sim) -> np.ndarray:
-        upright = (suite.turn(sim, "pole_1")[:, 8] + 1) / 2
-        centred = (1 + tolerance(sim.qpos[:, 0], margin=2)) / 2
-        slow = (1 + tolerance(sim.qvel[:, 1], margin=5)) / 2
-        return upright * suite.calm(sim) * slow * centred
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
+        return {
+            "upright": (suite.turn(sim, "pole_1")[:, 8] + 1) / 2,
+            "calm": suite.calm(sim),
+            "slow": (1 + tolerance(sim.qvel[:, 1], margin=5)) / 2,
+            "centred": (1 + tolerance(sim.qpos[:, 0], margin=2)) / 2,
+        }
 
     def success(self, sim: Sim) -> np.ndarray:
         upright = suite.turn(sim, "pole_1")[:, 8]
@@ -58,8 +60,8 @@ class CartpoleBalanceSparse(_Cartpole):
     def reset(self, sim: Sim, i: int, rng: np.random.Generator) -> None:
         _upright(sim, i, rng)
 
-    def reward(self, sim: Sim) -> np.ndarray:
-        return self.success(sim).astype(float)
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
+        return {"balanced": self.success(sim).astype(float)}
 
 
 class CartpoleSwingup(_Cartpole):
@@ -79,8 +81,8 @@ class CartpoleSwingupSparse(_Cartpole):
     def reset(self, sim: Sim, i: int, rng: np.random.Generator) -> None:
         _hanging(sim, i, rng)
 
-    def reward(self, sim: Sim) -> np.ndarray:
-        return self.success(sim).astype(float)
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
+        return {"balanced": self.success(sim).astype(float)}
 
 
 def _upright(sim: Sim, i: int, rng: np.random.Generator) -> None:

@@ -52,6 +52,6 @@ class CheetahRun(Task):
     def observe(self, sim: Sim) -> dict[str, np.ndarray]:
         return {"proprio": np.concatenate([sim.qpos[:, 1:], sim.qvel], 1)}
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
         speed = sim.sensor("torso_subtreelinvel")[:, 0]
-        return tolerance(speed, _SPEED, np.inf, _SPEED, shape="linear", at_margin=0)
+        return {"fast": tolerance(speed, _SPEED, np.inf, _SPEED, shape="linear", at_margin=0)}

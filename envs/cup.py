@@ -37,8 +37,8 @@ class CupCatch(Task):
     def observe(self, sim: Sim) -> dict[str, np.ndarray]:
         return {"proprio": np.concatenate([sim.qpos, sim.qvel], 1)}
 
-    def reward(self, sim: Sim) -> np.ndarray:
-        return self.success(sim).astype(float)
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
+        return {"caught": self.success(sim).astype(float)}
 
     def success(self, sim: Sim) -> np.ndarray:
         gap = np.abs(sim.site("target") - sim.body("ball"))

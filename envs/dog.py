@@ -64,22 +64,26 @@ class _Dog(Task, ABC):
         ]
         return {"proprio": np.concatenate(parts, 1)}
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
+        """`skull`, `torso`, `pelvis`: each is upright; `load`: the feet bear the weight."""
         weight = 9.81 * sim.model.body("torso").subtreemass[0]
         load = suite.sensors(sim, *_TOUCH).sum(1)
-        pays = tolerance(load, weight, np.inf, weight, shape="linear", at_margin=0.9)
+        found = {"load": tolerance(load, weight, np.inf, weight, shape="linear", at_margin=0.9)}
         for name in ("skull", "torso", "pelvis"):
             cosine = suite.turn(sim, name)[:, 8]
-            pays = pays * tolerance(cosine, _UPRIGHT, np.inf, _UPRIGHT + 1, "linear", 0)
+            found[name] = tolerance(cosine, _UPRIGHT, np.inf, _UPRIGHT + 1, "linear", 0)
         for name, height in (("torso", _TORSO), ("pelvis", _PELVIS)):
-            pays = pays * tolerance(sim.body(name)[:, 2], height, np.inf, height)
+            found[f"{name}_high"] = tolerance(sim.body(name)[:, 2], height, np.inf, height)
         speed = suite.local(sim.sensor("torso_linvel"), suite.turn(sim, "torso"))[:, 0]
-        if not self.speed:
-            return pays
-        margin = max(1, self.speed)
-        return (
-            pays * (4 * tolerance(speed, self.speed, 2 * self.speed, margin, "linear", 0) + 1) / 5
-        )
+        if self.speed:
+            margin = max(1, self.speed)
+            found["fast"] = tolerance(speed, self.speed, 2 * self.speed, margin, "linear", 0)
+        return found
+
+    @staticmethod
+    def pay(load, skull, torso, pelvis, torso_high, pelvis_high, fast=None) -> np.ndarray:
+        stands = load * skull * torso * pelvis * torso_high * pelvis_high
+        return stands if fast is None else stands * (4 * fast + 1) / 5
 
 
 class DogStand(_Dog):

@@ -230,9 +230,13 @@ class LoaderDrive(Task):
         seen = np.concatenate([places, np.stack(seen, 2)], 2)
         return {"proprio": _proprio(sim), "objects": seen.reshape(sim.n, -1)}
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
         far, _ = self._gap(sim)
-        return np.where(far < 1, 1.0, 0.95 * tolerance(far, 0, 1, 8, "long_tail"))
+        return {"near": tolerance(far, 0, 1, 8, "long_tail"), "done": far < 1}
+
+    @staticmethod
+    def pay(near, done) -> np.ndarray:
+        return np.where(done, 1.0, 0.95 * near)
 
     def success(self, sim: Sim) -> np.ndarray:
         return self._gap(sim)[0] < 1
@@ -344,15 +348,23 @@ class ScoopAndDump(Task):
             "gravel": (self._grains(sim) - edge[:, None]).reshape(sim.n, -1),
         }
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
+        """`there`, `loaded`: shares of what is asked for, in the hopper and in the bucket; `near`:
+        the bucket is at the pile; `over`: at the hopper; `high`: above its wall."""
         place, there, loaded = self._judge(sim)
         edge = sim.site("tcp")
-        pile = np.array([_BACK - 1.0, 0.0])
-        there = np.minimum(there / _ASKED, 1.0)
-        near = tolerance(distance(edge[:, :2], np.tile(pile, (sim.n, 1))), 0, 0.5, 6, "long_tail")
-        over = tolerance(distance(edge[:, :2], place), high=0.8, margin=6, shape="long_tail")
-        high = tolerance(edge[:, 2], low=2.2, high=np.inf, margin=2, shape="linear")
-        carried = np.minimum(loaded / _ASKED, 1.0) * (0.3 + 0.1 * high + 0.3 * over)
+        pile = np.tile((_BACK - 1.0, 0.0), (sim.n, 1))
+        return {
+            "there": np.minimum(there / _ASKED, 1.0),
+            "loaded": np.minimum(loaded / _ASKED, 1.0),
+            "near": tolerance(distance(edge[:, :2], pile), 0, 0.5, 6, "long_tail"),
+            "over": tolerance(distance(edge[:, :2], place), high=0.8, margin=6, shape="long_tail"),
+            "high": tolerance(edge[:, 2], low=2.2, high=np.inf, margin=2, shape="linear"),
+        }
+
+    @staticmethod
+    def pay(there, loaded, near, over, high) -> np.ndarray:
+        carried = loaded * (0.3 + 0.1 * high + 0.3 * over)
         paid = 0.9 * there + (1 - there) * np.maximum(carried, 0.15 * near)
         return np.where(there >= 1, 1.0, paid)
 

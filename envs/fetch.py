@@ -111,12 +111,20 @@ class FetchAndBring(Task):
         down = thing[:, 2] < _HALF + 0.008
         return thing, spot, left & right, gap, down, (gap < 0.1) & down & ~(left | right)
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
         thing, _, grasp, gap, _, placed = self._judge(sim)
         far = distance(sim.site("tcp"), thing)
-        near = tolerance(far, margin=2.0, shape="linear", at_margin=0)
-        there = tolerance(gap, margin=2.5, shape="linear", at_margin=0)
-        paid = np.where(grasp, 0.35 + 0.1 * (thing[:, 2] > _HALF + 0.02) + 0.5 * there, 0.3 * near)
+        return {
+            "near": tolerance(far, margin=2.0, shape="linear", at_margin=0),
+            "there": tolerance(gap, margin=2.5, shape="linear", at_margin=0),
+            "grasp": grasp,
+            "lifted": thing[:, 2] > _HALF + 0.02,
+            "placed": placed,
+        }
+
+    @staticmethod
+    def pay(near, there, grasp, lifted, placed) -> np.ndarray:
+        paid = np.where(grasp, 0.35 + 0.1 * lifted + 0.5 * there, 0.3 * near)
         return np.where(placed, 1.0, paid)
 
     def success(self, sim: Sim) -> np.ndarray:

@@ -86,8 +86,10 @@ class FindSound(Task):
     def _left(self, sim: Sim) -> np.ndarray:
         return np.maximum(distance(drive.place(sim), self._source(sim)[:, :2]) - _STOP, 0)
 
-    def reward(self, sim: Sim) -> np.ndarray:
-        return yard.nearness(self._left(sim), self.success(sim), span=4.5)
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
+        return yard.terms(self._left(sim), self.success(sim), span=4.5)
+
+    pay = staticmethod(yard.pay)
 
     def success(self, sim: Sim) -> np.ndarray:
         return yard.facing(sim, self._source(sim)[:, :2], within=_STOP + 0.1)

@@ -41,8 +41,8 @@ class FingerSpin(Task):
     def observe(self, sim: Sim) -> dict[str, np.ndarray]:
         return {"proprio": _senses(sim)}
 
-    def reward(self, sim: Sim) -> np.ndarray:
-        return self.success(sim).astype(float)
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
+        return {"fast": self.success(sim).astype(float)}
 
     def success(self, sim: Sim) -> np.ndarray:
         return sim.sensor("hinge_velocity")[:, 0] <= -15
@@ -79,8 +79,8 @@ class _FingerTurn(Task, ABC):
         tip, target = sim.sensor("tip"), sim.geom("target")
         return distance(target[:, _PLANE], tip[:, _PLANE]) - self.radius
 
-    def reward(self, sim: Sim) -> np.ndarray:
-        return self.success(sim).astype(float)
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
+        return {"there": self.success(sim).astype(float)}
 
     def success(self, sim: Sim) -> np.ndarray:
         return self._gap(sim) <= 0

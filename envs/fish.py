@@ -39,8 +39,8 @@ class FishUpright(Task):
         upright = suite.turn(sim, "torso")[:, 8:]
         return {"proprio": np.concatenate([sim.qpos[:, 7:], upright, sim.qvel], 1)}
 
-    def reward(self, sim: Sim) -> np.ndarray:
-        return tolerance(suite.turn(sim, "torso")[:, 8], 1, 1, margin=1)
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
+        return {"upright": tolerance(suite.turn(sim, "torso")[:, 8], 1, 1, margin=1)}
 
 
 class FishSwim(Task):
@@ -70,10 +70,14 @@ class FishSwim(Task):
         way = suite.local(sim.geom("target") - sim.geom("mouth"), mouth)
         return {"proprio": np.concatenate([sim.qpos[:, 7:], upright, way, sim.qvel], 1)}
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
         gap = distance(sim.geom("target"), sim.geom("mouth"))
         near = tolerance(gap, high=_RADII, margin=2 * _RADII)
-        return (7 * near + (suite.turn(sim, "torso")[:, 8] + 1) / 2) / 8
+        return {"near": near, "upright": (suite.turn(sim, "torso")[:, 8] + 1) / 2}
+
+    @staticmethod
+    def pay(near, upright) -> np.ndarray:
+        return (7 * near + upright) / 8
 
     def success(self, sim: Sim) -> np.ndarray:
         return distance(sim.geom("target"), sim.geom("mouth")) <= _RADII

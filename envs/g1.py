@@ -111,6 +111,7 @@ class G1Stand(_G1):
 
     time_limit = 10.0
     control = _Shoved()
+    good = 0.95
     subtasks = ("recover", "stand")
     phrases = ("stand still", "keep your balance", "stay on your feet")
 
@@ -131,16 +132,14 @@ class G1Stand(_G1):
     def instruction(self, sim: Sim, i: int) -> str:
         return self.phrases[int(sim.userdata[i, 0])]
 
-    def _quality(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
         drift = legs.views(sim).drift
         slow = tolerance(np.sqrt((drift**2).sum(1)), 0, 0.02, 0.4, "long_tail")
-        return self._upright(sim) * (0.3 + 0.7 * slow)
+        return {"upright": self._upright(sim), "slow": slow}
 
-    def success(self, sim: Sim) -> np.ndarray:
-        return self._quality(sim) > 0.9
-
-    def reward(self, sim: Sim) -> np.ndarray:
-        good = self._quality(sim)
+    @staticmethod
+    def pay(upright, slow) -> np.ndarray:
+        good = upright * (0.3 + 0.7 * slow)
         return np.where(good > 0.9, 0.96 + 0.4 * (good - 0.9), good)
 
     def expert(self, sim: Sim) -> np.ndarray | None:
@@ -205,11 +204,15 @@ class G1Walk(_G1):
         late = sim.time.reshape(sim.n) > 1
         return there & late & (self._upright(sim) > 0.5)
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
         _, gap = self._gap(sim)
         near = tolerance(np.sqrt((gap**2).sum(1)), 0, 0.05, 0.8, "long_tail")
-        paid = self._upright(sim) * near
-        return np.where(self.success(sim), 0.96 + 0.04 * paid, 0.9 * paid)
+        return {"upright": self._upright(sim), "near": near, "done": self.success(sim)}
+
+    @staticmethod
+    def pay(upright, near, done) -> np.ndarray:
+        paid = upright * near
+        return np.where(done, 0.96 + 0.04 * paid, 0.9 * paid)
 
     def expert(self, sim: Sim) -> np.ndarray | None:
         """Steps by the clock, each where the capture point asks for it."""
@@ -286,11 +289,15 @@ class G1Reach(_G1):
         _, palm, ball = self._goal(sim)
         return (distance(palm, ball) < _REACH) & ~self.terminated(sim)
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
         _, palm, ball = self._goal(sim)
         near = tolerance(distance(palm, ball), 0, _REACH, 0.3, "long_tail")
-        paid = self._upright(sim) * (0.2 + 0.7 * near)
-        return np.where(self.success(sim), 0.96 + 0.04 * self._upright(sim), paid)
+        return {"upright": self._upright(sim), "near": near, "done": self.success(sim)}
+
+    @staticmethod
+    def pay(upright, near, done) -> np.ndarray:
+        paid = upright * (0.2 + 0.7 * near)
+        return np.where(done, 0.96 + 0.04 * upright, paid)
 
     def expert(self, sim: Sim) -> np.ndarray | None:
         """Keeps its balance while the arm's inverse kinematics lead the palm."""

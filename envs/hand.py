@@ -17,6 +17,21 @@ _AJAR = 0.0  # as open as jaws need be around a post: wider, and they push what 
 _YIELD = 0.006  # m a step towards the finger that touches first, until the other does
 
 
+def terms(sim: Sim, post, touch, moved, done) -> dict[str, np.ndarray]:
+    """Returns the terms of a reward for leading a post (n, 3), held by fingers (n, 2).
+
+    `near`: the tool is at the post, `moved`: how much of its way it has come, in [0, 1]; `grasp`,
+    `done`: 0 or 1. All (n,).
+    """
+    near, grasp = scene.nearness(sim, post, high=0.01), touch.all(1)
+    return {"near": near, "grasp": grasp, "moved": np.clip(moved, 0, 1), "done": done}
+
+
+def pay(near, grasp, moved, done) -> np.ndarray:
+    """Returns the reward `(n,)` of those terms."""
+    return np.where(done, 1.0, 0.2 * near + 0.1 * grasp + 0.6 * moved)
+
+
 def lead(
     sim: Sim, body: Body, control: Control, post, touch, goal, done, speed: float = 0.6
 ) -> np.ndarray | None:

@@ -125,15 +125,26 @@ class Handover(Team):
             for k, agent in enumerate(self.agents)
         }
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
+        """`near`: the arm whose turn it is is at the bar; `there`: the bar is at the disc; `held`:
+        by one arm at least; `handed`: by the right one."""
         bar, axis, _, touch, aside, _, done = self._judge(sim)
         tips, held = pair.tools(sim), touch.all(2)
         gaps = [distance(tips[:, k], bar + (1 - 2 * k) * _GRIP * axis) for k in range(2)]
-        gap = np.where(bar[:, 1] > 0.03, gaps[0], gaps[1])  # of the arm whose turn it is
-        near = tolerance(gap, high=0.02, margin=0.3, shape="long_tail")
-        there = tolerance(aside, high=0.02, margin=0.6, shape="long_tail")
-        carried = held.any(1) * (0.1 + 0.1 * (bar[:, 2] > 0.04) + 0.4 * there)
-        return np.where(done, 1.0, 0.15 * near + carried + 0.15 * held[:, 1])
+        gap = np.where(bar[:, 1] > 0.03, gaps[0], gaps[1])
+        return {
+            "near": tolerance(gap, high=0.02, margin=0.3, shape="long_tail"),
+            "there": tolerance(aside, high=0.02, margin=0.6, shape="long_tail"),
+            "held": held.any(1),
+            "lifted": bar[:, 2] > 0.04,
+            "handed": held[:, 1],
+            "done": done,
+        }
+
+    @staticmethod
+    def pay(near, there, held, lifted, handed, done) -> np.ndarray:
+        carried = held * (0.1 + 0.1 * lifted + 0.4 * there)
+        return np.where(done, 1.0, 0.15 * near + carried + 0.15 * handed)
 
     def success(self, sim: Sim) -> np.ndarray:
         return self._judge(sim)[-1]

@@ -40,8 +40,8 @@ class HopperStand(_Hopper):
 
     solved = 900.0
 
-    def reward(self, sim: Sim) -> np.ndarray:
-        return _stands(sim) * suite.calm(sim)
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
+        return {"stands": _stands(sim), "calm": suite.calm(sim)}
 
 
 class HopperHop(_Hopper):
@@ -49,10 +49,10 @@ class HopperHop(_Hopper):
 
     solved = 250.0
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
         speed = sim.sensor("torso_subtreelinvel")[:, 0]
         fast = tolerance(speed, _SPEED, np.inf, _SPEED / 2, shape="linear", at_margin=0.5)
-        return _stands(sim) * fast
+        return {"stands": _stands(sim), "fast": fast}
 
 
 def _stands(sim: Sim) -> np.ndarray:

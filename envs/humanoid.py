@@ -43,7 +43,7 @@ class _Humanoid(Task, ABC):
         parts = [sim.qpos[:, 7:], sim.body("head")[:, 2:], *limbs, torso[:, 6:], speed, sim.qvel]
         return {"proprio": np.concatenate(parts, 1)}
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
         high = tolerance(sim.body("head")[:, 2], _HEIGHT, np.inf, _HEIGHT / 4)
         upright = suite.turn(sim, "torso")[:, 8]
         straight = tolerance(upright, 0.9, np.inf, 1.9, shape="linear", at_margin=0)
@@ -54,7 +54,7 @@ class _Humanoid(Task, ABC):
             moves = (5 * fast + 1) / 6
         else:
             moves = tolerance(speed, margin=2).mean(1)
-        return suite.calm(sim) * high * straight * moves
+        return {"calm": suite.calm(sim), "high": high, "straight": straight, "moves": moves}
 
 
 class HumanoidStand(_Humanoid):

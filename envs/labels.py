@@ -116,20 +116,21 @@ class _Index:
 def of(task: Task, sim: Sim) -> dict[str, np.ndarray]:
     """Returns the labels of n rows: the task's own, and those that all tasks have.
 
-    What the task's `label` says itself is kept. With k things: `pose` (n, k, 7) place in m and
+    What the task's `label` says itself is kept. Of every task: `reward/dense`, `reward/sparse` and
+    `reward/<term>` of each of the reward's terms, (n,) float32; `subtask` and `next_subtask` (n,)
+    int32, the last one's own at the end (without subtasks, 1 is success), and `progress` (n,)
+    float32, the share of the subtasks done. With k things: `pose` (n, k, 7) place in m and
     quaternion, `relations` (n, k, k, 7) bool as `relations.BINARY` names them, `contacts`
-    (n, k, k) and `robot_contact` (n, k) bool where `prepare` added their sensors, with fingers
-    that sense them `grasp` (n, k) bool, and for an arm `reachable` (n, k) bool: the place is where
-    its tool may go, or less than 3 cm from there. With subtasks: `next_subtask` (n,) int32, the
-    last one's own at the end, and `progress` (n,) float32, the share of the subtasks done. Of the
-    reward `reward/dense`, `reward/sparse` and, where the task names its terms, those (n,) float32.
+    (n, k, k) and `robot_contact` (n, k) bool by `prepare`'s sensors, with fingers that sense them
+    `grasp` (n, k) bool, and for an arm `reachable` (n, k) bool: the place is where its tool may go,
+    or less than 3 cm from there.
     """
-    own, paid = task.label(sim), {"dense": task.reward(sim), "sparse": task.success(sim)}
-    found = {f"reward/{k}": v.astype(np.float32) for k, v in (paid | task.terms(sim)).items()}
-    if "subtask" in own and task.subtasks:
-        last = len(task.subtasks) - 1
-        found["next_subtask"] = np.minimum(own["subtask"] + 1, last).astype(np.int32)
-        found["progress"] = (own["subtask"] / max(last, 1)).astype(np.float32)
+    own, terms, success = task.label(sim), task.terms(sim), task.success(sim)
+    paid = {"dense": task.pay(**terms), "sparse": success} | terms
+    found = {f"reward/{k}": v.astype(np.float32) for k, v in paid.items()}
+    stage, last = own.get("subtask", success.astype(np.int32)), max(len(task.subtasks) - 1, 1)
+    found["subtask"], found["next_subtask"] = stage, np.minimum(stage + 1, last).astype(np.int32)
+    found["progress"] = (stage / last).astype(np.float32)
     index = sim.once("labels", lambda: _Index(sim))
     if index.bodies:
         found |= _seen(sim, index) | _felt(sim, index)
@@ -170,14 +171,12 @@ def _box(sim: Sim, geoms: list[int]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _felt(sim: Sim, index: _Index) -> dict[str, np.ndarray]:
-    found, k = {}, len(index.bodies)
-    on = sim.sensordata > 0
-    if index.touch or any(index.robot):
-        contacts = np.zeros((sim.n, k, k), bool)
-        for a, b, at in index.touch:
-            contacts[:, a, b] = contacts[:, b, a] = on[:, at]
-        found["contacts"] = contacts
-        found["robot_contact"] = np.stack([on[:, at].any(1) for at in index.robot], 1)
+    k, on = len(index.bodies), sim.sensordata > 0
+    contacts = np.zeros((sim.n, k, k), bool)
+    for a, b, at in index.touch:
+        contacts[:, a, b] = contacts[:, b, a] = on[:, at]
+    robot = np.stack([on[:, at].any(1) for at in index.robot], 1)
+    found = {"contacts": contacts, "robot_contact": robot}
     if any(index.fingers):
         none = np.zeros(sim.n, bool)
         found["grasp"] = np.stack(

@@ -75,11 +75,15 @@ class Lift(Task):
         grasp, risen = held(touch), thing[:, 2] - _HALF
         return which, thing, touch, grasp, risen, grasp & (risen > _UP) & still(sim, which, 0.1)
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
+        """`near`: the tool is at the cube; `risen`: that is as high as asked; both in [0, 1]."""
         _, thing, _, grasp, risen, done = self._judge(sim)
-        near = tolerance(distance(sim.site("tcp"), thing), high=0.02, margin=0.2, shape="long_tail")
-        paid = 0.2 * near + grasp * (0.1 + 0.6 * np.clip(risen / _UP, 0, 1))
-        return np.where(done, 1.0, paid)
+        risen = np.clip(risen / _UP, 0, 1)
+        return {"near": scene.nearness(sim, thing), "grasp": grasp, "risen": risen, "done": done}
+
+    @staticmethod
+    def pay(near, grasp, risen, done) -> np.ndarray:
+        return np.where(done, 1.0, 0.2 * near + grasp * (0.1 + 0.6 * risen))
 
     def success(self, sim: Sim) -> np.ndarray:
         return self._judge(sim)[-1]
@@ -155,13 +159,21 @@ class Stack(Task):
         stands = up & (gap < _HALF) & (below[:, 2] < _HALF + 0.004)
         return which, thing, below, touch, gap, stands & ~touch.any(1)
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
         which, thing, _, touch, gap, placed = self._judge(sim)
-        near = tolerance(distance(sim.site("tcp"), thing), high=0.02, margin=0.2, shape="long_tail")
-        there = tolerance(gap, high=0.01, margin=0.3, shape="long_tail")
-        lifted = thing[:, 2] > 2 * _HALF
-        paid = 0.2 * near + held(touch) * (0.1 + lifted * (0.1 + 0.5 * there))
-        return np.where(placed, np.where(still(sim, which), 1.0, 0.95), paid)
+        return {
+            "near": scene.nearness(sim, thing),
+            "there": tolerance(gap, high=0.01, margin=0.3, shape="long_tail"),
+            "grasp": held(touch),
+            "lifted": thing[:, 2] > 2 * _HALF,
+            "placed": placed,
+            "still": still(sim, which),
+        }
+
+    @staticmethod
+    def pay(near, there, grasp, lifted, placed, still) -> np.ndarray:
+        paid = 0.2 * near + grasp * (0.1 + lifted * (0.1 + 0.5 * there))
+        return np.where(placed, np.where(still, 1.0, 0.95), paid)
 
     def success(self, sim: Sim) -> np.ndarray:
         which, *_, placed = self._judge(sim)

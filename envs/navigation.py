@@ -69,8 +69,10 @@ class _Navigation(Task, ABC):
     def left(self, sim: Sim) -> np.ndarray:
         """Returns how far it is to go `(n,)`, in m."""
 
-    def reward(self, sim: Sim) -> np.ndarray:
-        return yard.nearness(self.left(sim), self.success(sim), self.span)
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
+        return yard.terms(self.left(sim), self.success(sim), self.span)
+
+    pay = staticmethod(yard.pay)
 
     def success(self, sim: Sim) -> np.ndarray:
         return (distance(drive.place(sim), self._goal(sim)) < _RADIUS) & drive.resting(sim)

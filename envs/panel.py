@@ -9,7 +9,7 @@ import numpy as np
 
 from . import furniture, hand, scene
 from .language import NAMES, refer
-from .rewards import distance, tolerance
+from .rewards import distance
 from .sim import Sim
 from .task import Task
 
@@ -72,9 +72,13 @@ class Button(Task):
         each = each[sim.rows[:, None], scene.order(sim.userdata[:, _WHICH].astype(int), 3)]
         return {"proprio": scene.proprio(sim, self.body), "objects": each.reshape(sim.n, -1)}
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
+        """`near`: the tool is at the button, in [0, 1]; `down`: how far that is pressed (m)."""
         top, _, down, done = self._named(sim)
-        near = tolerance(distance(sim.site("tcp"), top), high=0.02, margin=0.2, shape="long_tail")
+        return {"near": scene.nearness(sim, top), "down": down, "done": done}
+
+    @staticmethod
+    def pay(near, down, done) -> np.ndarray:
         return np.where(done, 1.0, 0.5 * near + 0.4 * down / furniture.TRAVEL)
 
     def success(self, sim: Sim) -> np.ndarray:
@@ -153,13 +157,11 @@ class Dial(Task):
         flat = [each.reshape(sim.n, -1), self._named(sim)[2][:, None]]
         return {"proprio": scene.proprio(sim, self.body), "objects": np.concatenate(flat, 1)}
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
         handle, touch, lacks, done = self._named(sim)
-        near = tolerance(
-            distance(sim.site("tcp"), handle), high=0.01, margin=0.2, shape="long_tail"
-        )
-        turned = np.clip(1 - np.abs(lacks) / math.pi, 0, 1)
-        return np.where(done, 1.0, 0.2 * near + 0.1 * touch.all(1) + 0.6 * turned)
+        return hand.terms(sim, handle, touch, 1 - np.abs(lacks) / math.pi, done)
+
+    pay = staticmethod(hand.pay)
 
     def success(self, sim: Sim) -> np.ndarray:
         return self._named(sim)[-1]

@@ -89,12 +89,22 @@ class PegInsert(Task):
         flat = [pegs.reshape(sim.n, -1), sockets.reshape(sim.n, -1)]
         return {"proprio": scene.proprio(sim, self.body), "objects": np.concatenate(flat, 1)}
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
+        """`deep`: how deep in the socket the peg is, in [0, 1]; the others as `carry` has them."""
         peg, _, touch, aside, _, done = self._judge(sim)
-        near = tolerance(distance(sim.site("tcp"), peg), high=0.02, margin=0.2, shape="long_tail")
-        there = tolerance(aside, high=0.002, margin=0.2, shape="long_tail")
         deep = np.clip(1 - (peg[:, 2] - _HALF) / _DEEP, 0, 1) * (aside < 0.006)
-        held = touch.all(1) * (0.1 + 0.1 * (peg[:, 2] > _HALF + 0.02) + 0.3 * there + 0.25 * deep)
+        return {
+            "near": scene.nearness(sim, peg),
+            "there": tolerance(aside, high=0.002, margin=0.2, shape="long_tail"),
+            "deep": deep,
+            "grasp": touch.all(1),
+            "lifted": peg[:, 2] > _HALF + 0.02,
+            "done": done,
+        }
+
+    @staticmethod
+    def pay(near, there, deep, grasp, lifted, done) -> np.ndarray:
+        held = grasp * (0.1 + 0.1 * lifted + 0.3 * there + 0.25 * deep)
         return np.where(done, 1.0, 0.2 * near + held)
 
     def success(self, sim: Sim) -> np.ndarray:

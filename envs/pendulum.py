@@ -37,8 +37,8 @@ class PendulumSwingup(Task):
     def observe(self, sim: Sim) -> dict[str, np.ndarray]:
         return {"proprio": np.concatenate([suite.turn(sim, "pole")[:, [8, 2]], sim.qvel], 1)}
 
-    def reward(self, sim: Sim) -> np.ndarray:
-        return tolerance(suite.turn(sim, "pole")[:, 8], _UP, 1)
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
+        return {"upright": tolerance(suite.turn(sim, "pole")[:, 8], _UP, 1)}
 
     def success(self, sim: Sim) -> np.ndarray:
         return self.reward(sim) > 0

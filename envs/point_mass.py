@@ -31,9 +31,9 @@ class _PointMass(Task, ABC):
         """`proprio` (n, 4): place (m) and velocity (m/s)."""
         return {"proprio": np.concatenate([sim.qpos, sim.qvel], 1)}
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
         gap = distance(sim.geom("target"), sim.geom("pointmass"))
-        return tolerance(gap, high=_TARGET, margin=_TARGET) * suite.calm(sim)
+        return {"near": tolerance(gap, high=_TARGET, margin=_TARGET), "calm": suite.calm(sim)}
 
     def success(self, sim: Sim) -> np.ndarray:
         return distance(sim.geom("target"), sim.geom("pointmass")) <= _TARGET

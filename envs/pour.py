@@ -147,14 +147,24 @@ class Pour(Task):
             [x / far, y / far, level] if self._ahead() else [-y / far, x / far, level], 1
         )
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
+        """`near`: the tool is at the cup; `there`: that is at the bowl; `share`: of the grains, in
+        it."""
         bowls, share, cup, touch, done = self._judge(sim)
-        near = tolerance(distance(sim.site("tcp"), cup), high=0.02, margin=0.2, shape="long_tail")
         gap = distance(cup[:, :2], bowls[:, 0, :2])
-        there = tolerance(gap, high=0.05, margin=0.3, shape="long_tail")
-        lifted = cup[:, 2] > _TALL
-        paid = 0.1 * near + held(touch) * (0.1 + 0.1 * lifted + 0.2 * lifted * there)
-        return np.where(done, 1.0, paid + 0.45 * share[:, 0])
+        return {
+            "near": scene.nearness(sim, cup),
+            "there": tolerance(gap, high=0.05, margin=0.3, shape="long_tail"),
+            "grasp": held(touch),
+            "lifted": cup[:, 2] > _TALL,
+            "share": share[:, 0],
+            "done": done,
+        }
+
+    @staticmethod
+    def pay(near, there, grasp, lifted, share, done) -> np.ndarray:
+        paid = 0.1 * near + grasp * (0.1 + 0.1 * lifted + 0.2 * lifted * there)
+        return np.where(done, 1.0, paid + 0.45 * share)
 
     def success(self, sim: Sim) -> np.ndarray:
         return self._judge(sim)[-1]

@@ -65,12 +65,12 @@ class _Quadruped(Task, ABC):
         ]
         return {"proprio": np.concatenate(parts, 1)}
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
         upright = suite.turn(sim, "torso")[:, 8]
         straight = tolerance(upright, 1, np.inf, 2, shape="linear", at_margin=0)
         speed = sim.sensor("velocimeter")[:, 0]
         fast = tolerance(speed, self.speed, np.inf, self.speed, shape="linear", at_margin=0.5)
-        return straight * fast
+        return {"straight": straight, "fast": fast}
 
 
 class QuadrupedWalk(_Quadruped):

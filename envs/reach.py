@@ -7,7 +7,7 @@ import numpy as np
 
 from . import scene
 from .language import NAMES, refer
-from .rewards import distance, tolerance
+from .rewards import distance
 from .sim import Sim
 from .task import Task
 
@@ -60,9 +60,8 @@ class Reach(Task):
             "objects": np.concatenate([places, seen], 2).reshape(sim.n, -1),
         }
 
-    def reward(self, sim: Sim) -> np.ndarray:
-        gap = distance(sim.site("tcp"), self._goal(sim))
-        return tolerance(gap, high=0.015, margin=0.2, shape="long_tail")
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
+        return {"near": scene.nearness(sim, self._goal(sim), high=0.015)}
 
     def success(self, sim: Sim) -> np.ndarray:
         return distance(sim.site("tcp"), self._goal(sim)) < 0.04

@@ -44,8 +44,8 @@ class _Reacher(Task, ABC):
         """`proprio` (n, 6): joints (rad), the way to the target (m), speeds (rad/s)."""
         return {"proprio": np.concatenate([sim.qpos, self._gap(sim), sim.qvel], 1)}
 
-    def reward(self, sim: Sim) -> np.ndarray:
-        return tolerance(distance(self._gap(sim), 0), high=self.radius + _FINGER)
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
+        return {"near": tolerance(distance(self._gap(sim), 0), high=self.radius + _FINGER)}
 
     def success(self, sim: Sim) -> np.ndarray:
         return self.reward(sim) > 0

@@ -10,6 +10,7 @@ import numpy as np
 from ..robots.body import Body
 from .control import HIGH, LOW  # noqa: F401 (where the tool may go, of the scene's own)
 from .language import RGBA
+from .rewards import distance, tolerance
 from .sim import Sim
 
 TIMESTEP = 0.005  # s
@@ -260,6 +261,11 @@ def jaws(sim: Sim) -> np.ndarray:
     Jaws of which one does not move close beside `tcp`.
     """
     return (sim.geom("left") + sim.geom("right"))[:, :2] / 2 - sim.site("tcp")[:, :2]
+
+
+def nearness(sim: Sim, goal: np.ndarray, high: float = 0.02) -> np.ndarray:
+    """Returns how near the tool is to places (n, 3), `(n,)`: 1 within `high` m, less beyond."""
+    return tolerance(distance(sim.site("tcp"), goal), high=high, margin=0.2, shape="long_tail")
 
 
 def pick(sim: Sim, stack: np.ndarray, index: np.ndarray) -> np.ndarray:

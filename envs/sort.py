@@ -30,6 +30,7 @@ _RULES = (
     ("sort the things against colour", "put each thing into the bin of the other colour"),
     ("put the cubes into {} and the cylinder into {}", "bring cubes to {}, cylinders to {}"),
 )
+_WORK = 3  # things to be moved, in either task
 _TIDIED = ("cylinder2", "cube", "cylinder", "cube2")  # the first lies in the bin
 
 
@@ -50,17 +51,24 @@ def _state(sim: Sim, there: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
     return done, grasp, np.argmax(np.where(done, 0, np.where(grasp, 2, 1)), 1)
 
 
-def _paid(sim: Sim, goals: np.ndarray, there: np.ndarray, count: int) -> np.ndarray:
-    """Returns the reward `(n,)` where the last `count` things to be done are work."""
+def _terms(sim: Sim, goals: np.ndarray, there: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns `near`, `there`, `grasp` and `lifted` of the thing whose turn it is, and `ready`: how
+    many of the last `_WORK` things are done."""
     done, grasp, turn = _state(sim, there)
     thing, goal = scene.pick(sim, scene.objects(sim)[0], turn), scene.pick(sim, goals, turn)
-    near = tolerance(distance(sim.site("tcp"), thing), high=0.02, margin=0.2, shape="long_tail")
     gap = distance(thing[:, :2], goal[:, :2])
-    way = tolerance(gap, high=0.01, margin=0.3, shape="long_tail")
-    lifted = thing[:, 2] > 2 * _HALF
-    part = 0.2 * near + grasp[sim.rows, turn] * (0.1 + lifted * (0.1 + 0.5 * way))
-    share = np.clip(done.sum(1) - (done.shape[1] - count) + part, 0, count) / count
-    return np.where(done.all(1), 1.0, 0.95 * share)
+    return {
+        "near": scene.nearness(sim, thing),
+        "there": tolerance(gap, high=0.01, margin=0.3, shape="long_tail"),
+        "grasp": grasp[sim.rows, turn],
+        "lifted": thing[:, 2] > 2 * _HALF,
+        "ready": done.sum(1) - (done.shape[1] - _WORK),
+    }
+
+
+def _pay(near, there, grasp, lifted, ready) -> np.ndarray:
+    part = 0.2 * near + grasp * (0.1 + lifted * (0.1 + 0.5 * there))
+    return np.where(ready == _WORK, 1.0, 0.95 * (np.clip(ready + part, 0, _WORK) / _WORK))
 
 
 def _script(sim: Sim, body: Body, control: Control, goals, there) -> np.ndarray | None:
@@ -71,9 +79,9 @@ def _script(sim: Sim, body: Body, control: Control, goals, there) -> np.ndarray 
     return control.aim(sim, place, jaws, speed=0.6)
 
 
-def _label(sim: Sim, there: np.ndarray, count: int) -> dict[str, np.ndarray]:
+def _label(sim: Sim, there: np.ndarray) -> dict[str, np.ndarray]:
     done, _, turn = _state(sim, there)
-    ready = np.clip(done.sum(1) - (done.shape[1] - count), 0, count)
+    ready = np.clip(done.sum(1) - (done.shape[1] - _WORK), 0, _WORK)
     return {
         "subtask": ready.astype(np.int32),
         "target": turn.astype(np.int32),
@@ -134,8 +142,10 @@ class Sort(Task):
         objects = np.concatenate([seen, bins], 1)
         return {"proprio": scene.proprio(sim, self.body), "objects": objects}
 
-    def reward(self, sim: Sim) -> np.ndarray:
-        return _paid(sim, *self._plan(sim), 3)
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
+        return _terms(sim, *self._plan(sim))
+
+    pay = staticmethod(_pay)
 
     def success(self, sim: Sim) -> np.ndarray:
         return _state(sim, self._plan(sim)[1])[0].all(1)
@@ -144,7 +154,7 @@ class Sort(Task):
         return _script(sim, self.body, self.control, *self._plan(sim))
 
     def label(self, sim: Sim) -> dict[str, np.ndarray]:
-        return _label(sim, self._plan(sim)[1], 3)
+        return _label(sim, self._plan(sim)[1])
 
 
 class Tidy(Task):
@@ -219,8 +229,10 @@ class Tidy(Task):
         objects = np.concatenate([seen.reshape(sim.n, -1), sim.mocap_pos[:, 1]], 1)
         return {"proprio": scene.proprio(sim, self.body), "objects": objects}
 
-    def reward(self, sim: Sim) -> np.ndarray:
-        return _paid(sim, *self._plan(sim), 3)
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
+        return _terms(sim, *self._plan(sim))
+
+    pay = staticmethod(_pay)
 
     def success(self, sim: Sim) -> np.ndarray:
         return _state(sim, self._plan(sim)[1])[0].all(1)
@@ -229,4 +241,4 @@ class Tidy(Task):
         return _script(sim, self.body, self.control, *self._plan(sim))
 
     def label(self, sim: Sim) -> dict[str, np.ndarray]:
-        return _label(sim, self._plan(sim)[1], 3)
+        return _label(sim, self._plan(sim)[1])

@@ -8,7 +8,7 @@ import numpy as np
 from . import scene, vessels
 from .carry import HOVER, things
 from .language import NAMES
-from .rewards import distance, tolerance
+from .rewards import tolerance
 from .sim import Sim
 from .task import Task
 
@@ -94,15 +94,23 @@ class Sweep(Task):
         cost = away[..., 0] + 0.1 * away[..., 1] + 9.0 * ~left
         return np.argmin(cost, 1), left.any(1)
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
+        """`near`: the tool is at the next cube; `share`: how far the cubes are; `clean`: no other
+        thing is in the zone."""
         places, zone, _, inside, done = self._judge(sim)
         turn, _ = self._next(sim, places, zone)
-        thing = scene.pick(sim, places, turn)
-        near = tolerance(distance(sim.site("tcp"), thing), high=0.04, margin=0.2, shape="long_tail")
         gap = np.maximum(np.abs(places[:, :3] - zone)[..., 1] - _WIDE[1], 0)
         there = tolerance(gap, margin=0.1, shape="long_tail")
-        share = np.where(inside[:, :3], 1.0, 0.8 * there).mean(1)
-        return np.where(done, 1.0, (0.15 * near + 0.8 * share) * ~inside[:, 3:].any(1))
+        return {
+            "near": scene.nearness(sim, scene.pick(sim, places, turn), high=0.04),
+            "share": np.where(inside[:, :3], 1.0, 0.8 * there).mean(1),
+            "clean": ~inside[:, 3:].any(1),
+            "done": done,
+        }
+
+    @staticmethod
+    def pay(near, share, clean, done) -> np.ndarray:
+        return np.where(done, 1.0, (0.15 * near + 0.8 * share) * clean)
 
     def success(self, sim: Sim) -> np.ndarray:
         return self._judge(sim)[-1]

@@ -55,9 +55,9 @@ class _Swimmer(Task, ABC):
         gap = sim.geom("target") - sim.geom("nose")
         return suite.local(gap, suite.turn(sim, "head"))[:, :2]
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
         gap = distance(self._way(sim), 0)
-        return tolerance(gap, high=_RADIUS, margin=5 * _RADIUS, shape="long_tail")
+        return {"near": tolerance(gap, high=_RADIUS, margin=5 * _RADIUS, shape="long_tail")}
 
     def success(self, sim: Sim) -> np.ndarray:
         return distance(self._way(sim), 0) <= _RADIUS

@@ -6,7 +6,7 @@ import mujoco
 import numpy as np
 
 from ..robots.body import Body
-from . import scene
+from . import carry, scene
 from .language import NAMES, refer
 from .rewards import distance, tolerance
 from .sim import Sim
@@ -101,14 +101,14 @@ class Push(Task):
     def terms(self, sim: Sim) -> dict[str, np.ndarray]:
         """`near`: the tool is at the object; `there`: the object is at the disc; both in [0, 1]."""
         _, thing, spot = _named(sim)
-        near = tolerance(distance(sim.site("tcp"), thing), high=0.04, margin=0.2, shape="long_tail")
+        near = scene.nearness(sim, thing, high=0.04)
         there = tolerance(
             distance(thing[:, :2], spot[:, :2]), high=0.02, margin=0.25, shape="long_tail"
         )
         return {"near": near, "there": there}
 
-    def reward(self, sim: Sim) -> np.ndarray:
-        near, there = self.terms(sim).values()
+    @staticmethod
+    def pay(near, there) -> np.ndarray:
         return 0.2 * near * (1 - there) + there * (0.8 + 0.2 * there)
 
     def success(self, sim: Sim) -> np.ndarray:
@@ -194,15 +194,9 @@ class PickPlace(Task):
     def terms(self, sim: Sim) -> dict[str, np.ndarray]:
         """`near`, `there`, as Push's; `grasp`, `lifted`, `placed`: 0 or 1."""
         thing, _, grasp, gap, _, placed = self._judge(sim)
-        near = tolerance(distance(sim.site("tcp"), thing), high=0.02, margin=0.2, shape="long_tail")
-        there = tolerance(gap, high=0.02, margin=0.3, shape="long_tail")
-        lifted = thing[:, 2] > _HALF + 0.02
-        return {"near": near, "there": there, "grasp": grasp, "lifted": lifted, "placed": placed}
+        return carry.terms(sim, thing, gap, grasp, thing[:, 2] > _HALF + 0.02, placed)
 
-    def reward(self, sim: Sim) -> np.ndarray:
-        near, there, grasp, lifted, placed = self.terms(sim).values()
-        paid = 0.2 * near + grasp * (0.1 + 0.1 * lifted + 0.5 * there)
-        return np.where(placed, 1.0, paid)
+    pay = staticmethod(carry.pay)
 
     def success(self, sim: Sim) -> np.ndarray:
         return self._judge(sim)[-1]

@@ -85,9 +85,11 @@ class Tag(Team):
             for k, agent in enumerate(self.agents)
         }
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
         gap = self._gap(sim)
-        return yard.nearness(gap, gap < _TOUCH, span=2 * math.sqrt(2) * _HALF)
+        return yard.terms(gap, gap < _TOUCH, span=2 * math.sqrt(2) * _HALF)
+
+    pay = staticmethod(yard.pay)
 
     def payoff(self, sim: Sim) -> dict[str, np.ndarray]:
         caught = self.reward(sim)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import reduce
+from operator import mul
 from typing import ClassVar
 
 import mujoco
@@ -75,8 +77,20 @@ class Task(ABC):
         """Returns `{key: (n, d)}`, SI units; cameras and the instruction are added by the env."""
 
     @abstractmethod
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
+        """Returns what the reward is made of, `{name: (n,)}`: `pay` makes the reward of it."""
+
+    @staticmethod
+    def pay(**terms: np.ndarray) -> np.ndarray:
+        """Returns the reward `(n,)` that terms make; unless the task says otherwise, their product.
+
+        Numbers or truths: terms read from records are the former.
+        """
+        return reduce(mul, terms.values())
+
     def reward(self, sim: Sim) -> np.ndarray:
         """Returns `(n,)` in [0, 1]: what arriving in this state pays."""
+        return self.pay(**self.terms(sim))
 
     def success(self, sim: Sim) -> np.ndarray:
         """Returns `(n,)` bool: what the instruction asks for holds now."""
@@ -88,10 +102,6 @@ class Task(ABC):
         """Returns reward and success; a task that finds both on one way does so here."""
         reward = self.reward(sim)
         return reward, self.success(sim) if self.good is None else reward >= self.good
-
-    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
-        """Returns what the reward is made of, `{name: (n,)}`, as ground truth beside the whole."""
-        return {}
 
     def terminated(self, sim: Sim) -> np.ndarray:
         """Returns `(n,)` bool: the task itself ends the episode here."""

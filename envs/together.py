@@ -151,12 +151,23 @@ class CarryTogether(Team):
             }
         return out
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
+        """Of each arm, `near` and `held`: it is at its post, and holds it; `there`: the bar is."""
         _, _, near, held, gap = self._judge(sim)
         close = tolerance(near, high=0.02, margin=0.3, shape="long_tail")
-        there = tolerance(gap, margin=0.3, shape="long_tail")
-        each = 0.1 * (close[:, 0] + close[:, 1]) + 0.1 * (held[:, 0].astype(float) + held[:, 1])
-        return np.where(gap < _NEAR, 1.0, each + 0.5 * held.all(1) * there)
+        return {
+            "near_left": close[:, 0],
+            "near_right": close[:, 1],
+            "held_left": held[:, 0].astype(float),
+            "held_right": held[:, 1].astype(float),
+            "there": tolerance(gap, margin=0.3, shape="long_tail"),
+            "done": gap < _NEAR,
+        }
+
+    @staticmethod
+    def pay(near_left, near_right, held_left, held_right, there, done) -> np.ndarray:
+        each = 0.1 * (near_left + near_right) + 0.1 * (held_left + held_right)
+        return np.where(done, 1.0, each + 0.5 * (held_left * held_right) * there)
 
     def success(self, sim: Sim) -> np.ndarray:
         return self._judge(sim)[-1] < _NEAR

@@ -38,14 +38,19 @@ class _Walker(Task, ABC):
         links = sim.xmat[:, 1:, [0, 2]].reshape(sim.n, -1)
         return {"proprio": np.concatenate([links, sim.body("torso")[:, 2:], sim.qvel], 1)}
 
-    def reward(self, sim: Sim) -> np.ndarray:
+    def terms(self, sim: Sim) -> dict[str, np.ndarray]:
         high = tolerance(sim.body("torso")[:, 2], _HEIGHT, np.inf, _HEIGHT / 2)
-        stands = (3 * high + (1 + suite.turn(sim, "torso")[:, 8]) / 2) / 4
+        found = {"high": high, "upright": (1 + suite.turn(sim, "torso")[:, 8]) / 2}
         speed = sim.sensor("torso_subtreelinvel")[:, 0]
-        if not self.speed:
-            return stands
-        fast = tolerance(speed, self.speed, np.inf, self.speed / 2, "linear", at_margin=0.5)
-        return stands * (5 * fast + 1) / 6
+        if self.speed:
+            margin = self.speed / 2
+            found["fast"] = tolerance(speed, self.speed, np.inf, margin, "linear", at_margin=0.5)
+        return found
+
+    @staticmethod
+    def pay(high, upright, fast=None) -> np.ndarray:
+        stands = (3 * high + upright) / 4
+        return stands if fast is None else stands * (5 * fast + 1) / 6
 
 
 class WalkerStand(_Walker):

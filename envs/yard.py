@@ -74,13 +74,15 @@ def add_wall(s: mujoco.MjSpec, name: str, length: float) -> None:
     add_thing(s, name, "cube", (THICK / 2, length / 2, HEIGHT / 2), _WALL)
 
 
-def nearness(gap: np.ndarray, success: np.ndarray, span: float) -> np.ndarray:
-    """Returns the reward `(n,)`: 1 for success, else up to 0.95, the less the more is to go.
+def terms(gap: np.ndarray, done: np.ndarray, span: float) -> dict[str, np.ndarray]:
+    """Returns the reward's terms: `near`, less the more is to go, of which `span` pays nothing (m),
+    and `done`."""
+    return {"near": tolerance(gap, margin=span, shape="linear", at_margin=0), "done": done}
 
-    gap: m to go, of which `span` pays nothing.
-    """
-    paid = 0.95 * tolerance(gap, margin=span, shape="linear", at_margin=0)
-    return np.where(success, 1.0, paid)
+
+def pay(near: np.ndarray, done: np.ndarray) -> np.ndarray:
+    """Returns the reward `(n,)`: 1 where done, else up to 0.95."""
+    return np.where(done, 1.0, 0.95 * near)
 
 
 def facing(sim: Sim, goal: np.ndarray, within: float) -> np.ndarray:

@@ -9,8 +9,11 @@ from umwelten.envs.env import BatchEnv
 from umwelten.envs.relations import BINARY
 from umwelten.envs.sim import Sim
 from umwelten.envs.tabletop import PickPlace
+from umwelten.registry import members
 
 TASKS = ("PickPlace", "Stack", "Push")
+EVERY = {"reward/dense", "reward/sparse", "subtask", "next_subtask", "progress"}
+OF_THINGS = {"pose", "relations", "contacts", "robot_contact"}
 
 
 def episode(name, n=6, every=7):
@@ -90,7 +93,8 @@ def test_things_are_what_is_seen_and_no_robots():
     env = BatchEnv("CartpoleSwingup", 1, labels=True)
     _, info = env.reset(seed=0)
     told = {k for k in info if k.startswith("label/")}
-    assert told == {"label/reward/dense", "label/reward/sparse"}
+    terms = {f"reward/{k}" for k in ("upright", "calm", "slow", "centred")}
+    assert told == {f"label/{k}" for k in terms | EVERY}
 
 
 class Told(PickPlace):
@@ -149,19 +153,38 @@ def test_a_mesh_lies_within_its_box_and_only_what_can_touch_is_sensed():
         assert (np.abs(points - centre) <= half + 1e-6).all()
 
 
-@pytest.mark.parametrize("name", ["Reach", "Push", "PickPlace", "WalkerWalk"])
-def test_the_rewards_terms_make_the_reward_that_is_paid(name):
-    env = BatchEnv(name, 4, labels=True)
+@pytest.mark.parametrize("name", sorted(members("envs")))
+def test_every_task_has_the_same_keys_and_its_rewards_terms_make_what_is_paid(name):
+    env = BatchEnv(name, 3, nthread=1, labels=True)
     env.reset(seed=0)
-    for t in range(30):
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        action = rng.uniform(-1, 1, env.action_space.shape)
         scripted = env.task.expert(env.sim)
-        action = np.zeros(env.action_space.shape) if scripted is None else scripted
+        if scripted is not None:
+            action[:2] = np.clip(scripted[:2], -1, 1)
         _, reward, _, _, info = env.step(action)
-        label = {k[13:]: v for k, v in info.items() if k.startswith("label/reward/")}
-        np.testing.assert_allclose(label["dense"], reward, rtol=1e-6)
-        assert np.array_equal(label["sparse"], info["success"])
-        if name == "Push":
-            near, there = label["near"], label["there"]
-            whole = 0.2 * near * (1 - there) + there * (0.8 + 0.2 * there)
-            np.testing.assert_allclose(whole, reward, rtol=1e-5)
-        assert set(label) - {"dense", "sparse"} == set(env.task.terms(env.sim)), t
+        told, terms = (k[6:] for k in info if k.startswith("label/")), env.task.terms(env.sim)
+        assert set(told) >= EVERY | {f"reward/{k}" for k in terms} and terms
+        assert np.array_equal(env.task.pay(**terms), reward)
+        # as numbers too, which is how records have them
+        assert np.array_equal(
+            env.task.pay(**{k: v.astype(float) for k, v in terms.items()}), reward
+        )
+        np.testing.assert_array_equal(info["label/reward/dense"], reward.astype(np.float32))
+        assert np.array_equal(info["label/reward/sparse"], info["success"])
+        for key, value in terms.items():
+            assert value.shape == (3,)
+            np.testing.assert_array_equal(info[f"label/reward/{key}"], value.astype(np.float32))
+    assert info["label/subtask"].dtype == info["label/next_subtask"].dtype == np.int32
+    assert ({k[6:] for k in info} >= OF_THINGS) == bool(labels.things(env.model))
+
+
+def test_recorded_terms_make_the_recorded_reward():
+    env = BatchEnv("PickPlace", 4, labels=True)
+    env.reset(seed=0)
+    for _ in range(60):
+        *_, info = env.step(env.expert())
+        terms = {k: info[f"label/reward/{k}"] for k in env.task.terms(env.sim)}
+        np.testing.assert_allclose(env.task.pay(**terms), info["label/reward/dense"], rtol=1e-5)
+    assert info["label/reward/placed"].any()
