@@ -20,6 +20,8 @@ DIGESTS = {  # as benchmarks/official.py printed them
 SLACK = 30.0  # 3 % of the greatest return, 1000, below the official range
 NEAR = 0.05  # of an official budget: one that is no further off is the same
 GOOD = ("above", "match", "pass")
+NOTHING = "no official figure at this budget"
+COLLECTED = ("dreamer_v3",)  # whose figures are of the episodes that training itself collected
 
 
 class ChangedNumbers(ValueError):
@@ -69,7 +71,7 @@ def compare(curve: dict, env_steps: int, value: float) -> dict:
     not to reach it yet is no failure: "no official figure at this budget".
     """
     later = [s for s in curve["steps"] if s > 0 and s * (1 + NEAR) >= env_steps]
-    nothing = {"verdict": "no official figure at this budget", "env_steps": env_steps}
+    nothing = {"verdict": NOTHING, "env_steps": env_steps}
     if not later:
         return nothing | {"return": value}
     budget = min(later)
@@ -80,3 +82,19 @@ def compare(curve: dict, env_steps: int, value: float) -> dict:
         verdict = nothing["verdict"] if early else "below"
     found = {"verdict": verdict, "env_steps": env_steps, "budget": budget, "early": early}
     return found | {"return": value, "low": low, "high": high}
+
+
+def compare_collected(curve: dict, env_steps: int, runs: list[list]) -> dict:
+    """Returns how the episodes that runs collected in training stand to an official curve of such.
+
+    runs: of each run the [env steps, return] of its episodes, as they ended. As in the official
+    figures, a run's return is the mean of those that ended within 5 % of a budget, here the last
+    that `env_steps` reaches. It is what `compare` says of the mean over the runs, and `collected`,
+    how many returns of each run that is; where a run has none, that there is no figure.
+    """
+    budget = max((s for s in curve["steps"] if 0 < s <= env_steps), default=0)
+    near = [[x for at, x in run if abs(at - budget) <= NEAR * budget] for run in runs]
+    if not budget or not all(near):
+        return {"verdict": NOTHING, "env_steps": env_steps, "collected": [len(x) for x in near]}
+    value = sum(sum(x) / len(x) for x in near) / len(near)
+    return compare(curve, budget, value) | {"collected": [len(x) for x in near]}

@@ -114,8 +114,10 @@ def tier(model: str) -> tuple[str, str]:
 
 def _figure(evidence: dict) -> str:
     """Returns the return of a task's evidence, with what it is to be read beside."""
-    official, value = evidence["official"], evidence["return"]
-    text = f"{value:.0f} by {len(evidence['runs'])} seed{'s' * (len(evidence['runs']) > 1)}"
+    official = evidence["official"]
+    value = official.get("return", evidence["return"])  # theirs may be of other episodes
+    text = f"{value:.0f}{' in training' * ('collected' in official)} by "
+    text += f"{len(evidence['runs'])} seed{'s' * (len(evidence['runs']) > 1)}"
     if official.get("verdict") in GOOD:
         text += f", official {official['low']:.0f} to {official['high']:.0f}"
         text += f" at {official['budget']:,} ({official['verdict']} at {official['env_steps']:,})"

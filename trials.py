@@ -220,8 +220,9 @@ def examine(folder: Path, run: Path, env, anchors: dict, episodes: int, device: 
         "env_steps": progress["env_steps"] * told["action_repeat"], "config": told["model"],
         "planner": told["planner"], "keys": [*model.keys], "fingerprint": _fingerprint(model, told),
         "revision": _revision(run), "score": score,
-        "curve": [[m["env_steps"] * told["action_repeat"], m["return"]]
-                  for m in metrics if m["kind"] == "score"],
+        **{name: [[m["env_steps"] * told["action_repeat"], m["return"]]
+                  for m in metrics if m["kind"] == kind]
+           for name, kind in (("curve", "score"), ("collected", "episode"))},
         "findings": [asdict(f) for f in findings],
     }  # fmt: skip
 

@@ -159,3 +159,38 @@ def test_a_stranger_can_make_the_files_from_clones(tmp_path):
     assert found["steps"] == [90_000, 100_000, 200_000]
     assert found["seeds"] == {"0": [99, 15, 30], "1": [99, 16, 30]}
     assert made["dreamer_v3"]["source"]["sha256"]["pixels"] == hashlib.sha256(scores).hexdigest()
+
+
+# ---- returns of the episodes that training collected
+
+
+SWINGUP = published.curve("dreamer_v3", "cartpole_swingup")  # at 20,000: 137.1 to 213.2
+
+
+def collected(*returns, first=1000):
+    """Returns the [env steps, return] of episodes that end every 1000 steps."""
+    return [[first + 1000 * i, float(x)] for i, x in enumerate(returns)]
+
+
+@pytest.mark.parametrize("value, verdict", [(300, "above"), (150, "match"), (120, "pass"),
+                                            (100, "below")])  # fmt: skip
+def test_collected_episodes_count_where_the_official_ones_were(value, verdict):
+    # far from the budget they earn what would be above, or below
+    runs = [collected(*[999 - 9 * value] * 18, value - 10, value, value + 10, *[0] * 8)] * 2
+    found = published.compare_collected(SWINGUP, 29_000, runs)
+    assert (found["verdict"], found["budget"], found["return"]) == (verdict, 20_000, value)
+    assert found["collected"] == [3, 3] and found["env_steps"] == 20_000
+
+
+def test_each_run_counts_alike_and_none_may_be_without_an_episode():
+    runs = [collected(*[0] * 19, 180), collected(140, 150, 160, first=19_000)]
+    found = published.compare_collected(SWINGUP, 20_999, runs)
+    assert found["return"] == (90 + 150) / 2 and found["collected"] == [2, 3]
+    for env_steps, given in ((20_999, [*runs, collected(500)]), (9_999, runs)):
+        found = published.compare_collected(SWINGUP, env_steps, given)
+        assert found["verdict"] == published.NOTHING and "return" not in found
+
+
+def test_what_is_held_to_collected_episodes_is_said_to_be_of_them():
+    of_training = {m for m in published.DIGESTS if "training" in published.load(m)["unit"]}
+    assert of_training == {*published.COLLECTED}

@@ -1,6 +1,7 @@
 """The verify verb trains or takes runs, holds them to the gates, keeps evidence, and goes on."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -142,6 +143,39 @@ def test_the_official_verdict_is_of_the_same_env_steps(value, verdict, passed):
     assert found["official"]["verdict"] == verdict and gate["passed"] is passed
     assert gate["figures"] == [value] and gate["bound"] == pytest.approx(985.4)
     assert found["return"] == value
+
+
+# ---- a run of DreamerV3, beside returns of training
+
+
+@pytest.fixture(scope="module")
+def dreamt(tmp_path_factory):
+    """A short training whose episodes earn, as its metrics say, what each of two copies is told."""
+    root = tmp_path_factory.mktemp("dreamt")
+    told = "train task=cartpole_swingup agent=dreamer action_repeat=100 steps=104 seed_steps=90 "
+    told += "ratio=0.1 evaluate_every=0 device=cpu threads=1 model.batch_size=4 model.horizon=2"
+    assert cli.main([*told.split(), f"out={root / 'run'}"]) == 0
+    for name, value in (("like", 60.0), ("unlike", 3.0)):
+        shutil.copytree(root / "run", root / name)
+        path = root / name / "metrics.jsonl"
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        lines = [m | {"return": value} if m["kind"] == "episode" else m for m in lines]
+        path.write_text("".join(json.dumps(m) + "\n" for m in lines))
+    return root
+
+
+@pytest.mark.parametrize("name, verdict, passed", [("like", "match", True),
+                                                   ("unlike", "below", False)])  # fmt: skip
+def test_dreamers_runs_are_held_to_what_training_collected(dreamt, name, verdict, passed, tmp_path):
+    told = ["verify", "dreamer_v3", "episodes=1", "threads=1", f"out={tmp_path}"]
+    assert cli.main([*told, f"runs=[{dreamt / name}]"]) == 1  # it has hardly learnt
+    found = evidence(tmp_path)
+    (gate,) = [g for g in found["gates"] if g["gate"] == "official figures"]
+    assert found["official"]["verdict"] == verdict and gate["passed"] is passed
+    assert gate["figures"] == [60.0 if passed else 3.0] and gate["bound"] == 47.4
+    assert "training episodes that ended within 5 % of it" in gate["reason"]
+    assert found["official"]["budget"] == 10_000 and found["official"]["collected"] == [1]
+    assert found["return"] == found["runs"][0]["score"]["return"] != gate["figures"][0]
 
 
 # ---- what is refused
