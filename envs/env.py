@@ -354,12 +354,27 @@ class BatchEnv(VectorEnv):
     def expert(self) -> np.ndarray:
         """Returns the task's scripted actions `(n, nu)` float32 for the present state.
 
-        Raises ValueError if the task has no expert.
+        Where actions arrive late they are those for the state that they arrive in, which a world
+        of their own finds: the script knows what is on its way. Raises ValueError if the task has
+        no expert.
         """
-        action = self.task.expert(self.sim)
+        action, late = self.task.expert(self.sim), self.variation.late
         if action is None:
             raise ValueError(f"{type(self.task).__name__} has no scripted expert; choose a policy")
+        if some(late > 0):
+            action = where(late > 0, self.task.expert(self._arrived(late)), action)
         return np.clip(action, -1, 1).astype(np.float32)
+
+    def _arrived(self, late: np.ndarray) -> Sim:
+        """Returns a Sim in which the last of each row's `late` (n,) actions has arrived."""
+        if not hasattr(self, "_ahead"):
+            plain = {"cameras": (), "senses": (), "labels": False, "physics": False}
+            plain |= {"action_repeat": 1, "max_episode_steps": -1, "render_mode": None}
+            self._ahead = BatchEnv(**self._made | plain)
+        physics, nothing = self.physics(), np.zeros(self.action_space.shape)
+        for k in range(int(late.max()), 0, -1):
+            physics = where(late >= k, self._ahead.branch(physics, nothing)[0], physics)
+        return self._ahead.sim
 
     def words(self) -> np.ndarray:
         """Returns the rows' instructions, `(n,)` of str."""

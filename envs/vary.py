@@ -189,6 +189,13 @@ class Variation:
             rng = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, 1]))
             self._key[i] = float(rng.integers(2**53))
 
+    @property
+    def late(self) -> np.ndarray:
+        """Returns by how many control steps each row's actions arrive late, `(n,)`."""
+        if "latency" not in self.ranges:
+            return np.zeros(self.sim.n, int)
+        return self.memory[:, self._at["latency"]][:, 0].astype(int)
+
     def delayed(self, action: np.ndarray, run: np.ndarray) -> np.ndarray:
         """Returns the actions `(n, nu)` that arrive now; those of the rows in `run` are sent now.
 
@@ -199,8 +206,7 @@ class Variation:
         ring = self._ring
         ring[run, 1:] = ring[run, :-1]
         ring[run, 0] = action[run]
-        late = self.memory[:, self._at["latency"]][:, 0].astype(int)
-        return ring[self.sim.rows, late].astype(action.dtype)
+        return ring[self.sim.rows, self.late].astype(action.dtype)
 
     def noisy(self, obs: dict[str, np.ndarray], age: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the float32 observations with normal noise; age (n,) in control steps.

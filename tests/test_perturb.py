@@ -319,6 +319,33 @@ def test_of_latency_in_repeated_actions_counts_control_steps():
         assert np.array_equal(ours[k], theirs[2 * k + 1])
 
 
+@pytest.mark.parametrize("task", ["PickPlace", "FindSound"])
+def test_of_latency_a_script_says_what_is_right_when_it_arrives(task):
+    """The rows do, late by 0 to 3 steps, what they do on time once they begin to act."""
+    n, steps = 4, 79
+    late, plain = BatchEnv(task, n, vary={"latency": (0, 3)}), BatchEnv(task, n)
+    seeds = [9, 1, 0, 4]
+    seen = late.reset(seed=seeds)[0], plain.reset(seed=seeds)[0]
+    lag = late.variation.late
+    assert lag.tolist() == [0, 1, 2, 3]
+    nothing = np.zeros(plain.action_space.shape, np.float32)
+    for t in range(steps):
+        assert np.array_equal(seen[0]["proprio"], seen[1]["proprio"])
+        before = late.physics()
+        action = late.expert()
+        assert np.array_equal(late.physics(), before)
+        on_time = np.where((t >= lag)[:, None], plain.expert(), nothing)
+        (obs, *_, info), (other, *_) = late.step(action), plain.step(on_time)
+        seen = obs, other
+    if task == "PickPlace":
+        assert info["success"].all()
+        # A script that knows of nothing on its way swings around its goal.
+        late.reset(seed=seeds)
+        for _ in range(steps):
+            info = late.step(np.clip(late.task.expert(late.sim), -1, 1))[-1]
+        assert not info["success"][lag > 0].any()
+
+
 def test_of_noise_it_is_normal_fresh_at_each_step_and_leaves_the_world_alone():
     clean, env = BatchEnv("PickPlace", 40), BatchEnv("PickPlace", 40, vary={"noise": (0.02, 0.02)})
     gaps = []
