@@ -48,6 +48,7 @@ class PushBall2v2(Team):
     subtasks = ("approach", "push", "scored")
     agents = ("home_0", "home_1", "away_0", "away_1")
     side = ("home_0", "home_1")
+    named = (*_GOALS, *(f"{agent}/chassis" for agent in agents))
     control = Fleet(agents, (0.5, 0.5, 0.5, 0.5))
 
     def spec(self) -> mujoco.MjSpec:

@@ -99,7 +99,7 @@ class BatchEnv(VectorEnv):
         self.sim = Sim(self.model, num_envs, nthread)
         self._sensed = self.senses.start(self.sim, self.task.control_dt, action_repeat)
         self.action_spec = self.task.control.spec(self.model, 1 / self.task.control_dt)
-        self.variation = Variation(self.sim, vary, len(self.action_spec))
+        self.variation = Variation(self.sim, vary, len(self.action_spec), self.task.named)
         self._camera = self._picture = None
         if cameras or render_mode:
             from .cameras import make_camera  # numba costs 0.5 s and 60 MB: only if needed

@@ -35,6 +35,7 @@ class Tag(Team):
     subtasks = ("chase", "close in", "tagged")
     agents = ("chaser_0", "runner_0", "runner_1")
     side = ("chaser_0",)
+    named = tuple(f"{agent}/chassis" for agent in agents)
     control = Fleet(agents, (0.5, 0.35, 0.35))
 
     def spec(self) -> mujoco.MjSpec:

@@ -35,6 +35,7 @@ class Task(ABC):
     control: Control  # of the class; of the object where there are arms to choose from
     default_control: ClassVar[str] = "delta_position"  # where there are arms to choose from
     camera: ClassVar[str]  # what render() looks through
+    named: ClassVar[tuple[str, ...]] = ()  # geoms of robots and rooms whose colours mean something
     subtasks: ClassVar[tuple[str, ...]] = ()  # names of label "subtask"'s values
     solved: ClassVar[float | None] = None  # return of an episode from which on it counts as solved
     good: ClassVar[float | None] = None  # reward from which on it is success, if that alone decides

@@ -111,13 +111,21 @@ class Variation:
     """What varies in the rows of a Sim, and between which values.
 
     `memory` (n, m) float64 is a part of the row: the drawn values, a key for noise and words, and
-    the last actions where there is latency. `columns` names the values. Build it before the first
-    reset. Raises ValueError where `checked` does, and for a model that has nothing of the kind.
+    the last actions where there is latency. `columns` names the values. Surfaces whose colours mean
+    something, `named`, keep them. Build it before the first reset. Raises ValueError where
+    `checked` does, and for a model that has nothing of the kind.
     """
 
-    def __init__(self, sim: Sim, vary: Ranges | Sequence[str], width: int):
+    def __init__(
+        self, sim: Sim, vary: Ranges | Sequence[str], width: int, named: Sequence[str] = ()
+    ):
         self.sim, self.ranges = sim, checked(vary)
-        self._parts = {name: KINDS[name].parts(sim.model) for name in self.ranges}
+        self._parts = {
+            name: [
+                p for p in KINDS[name].parts(sim.model) if name != "texture" or p.name not in named
+            ]
+            for name in self.ranges
+        }
         self.columns: list[str] = []
         self._at: dict[str, slice] = {}
         for name, parts in self._parts.items():

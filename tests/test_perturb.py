@@ -163,6 +163,18 @@ def test_of_texture_there_is_one_for_every_visible_surface():
     assert "table" in columns[0] and "drawer" not in columns[0] and "drawer" in columns[1]
 
 
+@pytest.mark.parametrize("task", ["Tag", "PushBall2v2", "Maze", "Drawer", "CarryTogether"])
+def test_of_texture_what_words_or_sides_are_told_by_keeps_its_colour(task):
+    """What a task paints anew in an episode, it does so that words may name it."""
+    plain, env = BatchEnv(task, 4), BatchEnv(task, 4, vary={"texture": (1, 1)})
+    plain.reset(seed=0), env.reset(seed=0)
+    now, before = (e.sim.model_field("geom_rgba") for e in (env, plain))
+    painted = (before != plain.model.geom_rgba).any((0, 2))
+    painted[[plain.model.geom(name).id for name in env.task.named]] = True
+    assert painted.any() and np.array_equal(now[:, painted], before[:, painted])
+    assert not np.array_equal(now, before)
+
+
 def picture(env, change):
     """The scene of env as an unvaried model would show it to which `change` was done."""
     model = env.task.spec().compile()
