@@ -126,7 +126,8 @@ def make_model(model: Mapping, env, device: str = "cpu", seed: int = 0, share=No
 def make_planner(planner: Mapping, model, explore: bool = False):
     """Returns the planner that `planner` names, over the model; the rest are its keywords.
 
-    `limits` may be a mapping: the keywords of Limits.
+    `limits` may be a mapping: the keywords of Limits. explore: as in collecting data, by its own
+    `explore` where `planner` says none.
     """
     from .agents.limits import Limits
 
@@ -136,13 +137,18 @@ def make_planner(planner: Mapping, model, explore: bool = False):
     config.check_kwargs(kind, given | {"model": model}, f"planner {name}")
     if explore:
         config.check_kwargs(kind, {"explore": True}, f"planner {name}")
-        given["explore"] = True
+        given.setdefault("explore", True)
     limits = given.get("limits")
     with _refusing():
         if isinstance(limits, Mapping):
             config.check_kwargs(Limits, limits, f"limits of planner {name}")
             given["limits"] = Limits(**limits)
         return kind(model, **given)
+
+
+def calm(planner: Mapping) -> dict:
+    """Returns what a planner is asked for without what it explores by, as where it is judged."""
+    return {k: v for k, v in planner.items() if k != "explore"}
 
 
 def make_learner(
@@ -263,7 +269,7 @@ def make_policy(name: str, env, run: str = "", device: str = "cpu", planner: Map
     if run:
         model, told = restore(run, env, device)
         if told.get("planner", {}).get("name") == name:
-            given = {**told["planner"], **given}
+            given = {**calm(told["planner"]), **given}
         return make_planner(given, model)
     if name == "prior":
         raise config.ConfigError("policy=prior is a trained model's; say which with run=FOLDER")

@@ -130,7 +130,8 @@ def run_training(run, told: dict, threads: int = 0, watch=None, share=None) -> d
     actor = build.make_planner(told["planner"], model, explore=True)
     if warm:
         actor = Warmup(actor, env.single_action_space.shape[0], -(-warm // env.num_envs))
-    evaluate = _scorer(told, build.make_planner(told["planner"], model), options)
+    judged = build.make_planner(build.calm(told["planner"]), model)
+    evaluate = _scorer(told, judged, options)
     act = _launcher(told, env, model, -(-warm // env.num_envs))
     config.save(run.path / "config.yaml", told)
     progress = learn.train(

@@ -23,8 +23,7 @@ class MPPI(Planner):
     Gaussian candidates around a warm-started mean compete with `proposals` rollouts of
     `model.propose` (with samples alone where the model has no policy); the `elites` best refit
     mean and std, weighted by softmax(temperature * return). The row acts with the first action of
-    an elite drawn by that weight; `explore` adds noise of the refitted std, as in collecting data:
-    it knows of bounds and rate, of no keep-out.
+    an elite drawn by that weight; `explore=True` adds noise of the refitted std.
 
     Source: TD-MPC2, Hansen, Su and Wang 2024, arXiv:2310.16828, section 3.2 and its released code.
     """
@@ -40,13 +39,14 @@ class MPPI(Planner):
         temperature: float = 0.5,
         min_std: float = 0.05,
         max_std: float = 2.0,
-        explore: bool = False,
+        explore: bool | float = False,
         limits: Limits | None = None,
         rollouts: int = 1,
         deadline_ms: float | None = None,
     ):
         """Raises ValueError where a count or a std makes no plan; std is in units of action."""
-        super().__init__(model, horizon, iterations, samples, limits, rollouts, deadline_ms)
+        fixed = explore is not True and explore
+        super().__init__(model, horizon, iterations, samples, limits, rollouts, deadline_ms, fixed)
         within("elites", elites, 1, samples)
         within("proposals", proposals, 0, samples - 1)
         check_std(min_std, max_std)
@@ -54,7 +54,7 @@ class MPPI(Planner):
             raise ValueError(f"temperature {temperature} is not > 0; 0.5 is the published one")
         self.proposals, self.elites = proposals, elites
         self.temperature, self.min_std, self.max_std = temperature, min_std, max_std
-        self.explore = explore
+        self.refitted = explore is True
 
     def plan(self, moment: Moment) -> tuple[Tensor, Tensor]:
         """Returns the action `(n, nu)` and the refined mean `(n, h, nu)` for the moment."""
@@ -73,7 +73,7 @@ class MPPI(Planner):
             variance = (weight * (elite - mean[:, None]).square()).sum(1)
             std = variance.sqrt().clamp(self.min_std, self.max_std)
         action = draw(elite[:, :, 0], score, noise)
-        if self.explore:
+        if self.refitted:
             action = action + std[:, 0] * noise.normal(self.model.nu)
         return action, mean
 
@@ -99,9 +99,11 @@ class CEM(Planner):
         limits: Limits | None = None,
         rollouts: int = 1,
         deadline_ms: float | None = None,
+        explore: bool | float = False,
     ):
         """Takes `max_std` as the first iteration's std; raises ValueError as MPPI does."""
-        super().__init__(model, horizon, iterations, samples, limits, rollouts, deadline_ms)
+        given = (limits, rollouts, deadline_ms, explore)
+        super().__init__(model, horizon, iterations, samples, *given)
         within("elites", elites, 1, samples)
         check_std(min_std, max_std)
         self.elites = elites
@@ -153,9 +155,11 @@ class ICEM(Planner):
         limits: Limits | None = None,
         rollouts: int = 1,
         deadline_ms: float | None = None,
+        explore: bool | float = False,
     ):
         """Takes `max_std` as the first iteration's std; raises ValueError for what is no plan."""
-        super().__init__(model, horizon, iterations, samples, limits, rollouts, deadline_ms)
+        given = (limits, rollouts, deadline_ms, explore)
+        super().__init__(model, horizon, iterations, samples, *given)
         at_least_one(decay=decay)
         within("elites", elites, 1, samples)
         if not (0 <= keep <= 1 and 0 <= momentum < 1):
@@ -216,12 +220,14 @@ class Gradient(Planner):
         limits: Limits | None = None,
         rollouts: int = 1,
         deadline_ms: float | None = None,
+        explore: bool | float = False,
     ):
         """Raises ValueError for a model without gradients; lr and std are in units of action.
 
         samples: plans that climb, the last one and the proposals among them.
         """
-        super().__init__(model, horizon, iterations, samples, limits, rollouts, deadline_ms)
+        given = (limits, rollouts, deadline_ms, explore)
+        super().__init__(model, horizon, iterations, samples, *given)
         if not model.differentiable:
             name = type(model).__name__
             raise ValueError(f"{name} gives no gradients to climb; plan with MPPI, CEM or ICEM")
@@ -267,9 +273,11 @@ class RandomShooting(Planner):
         limits: Limits | None = None,
         rollouts: int = 1,
         deadline_ms: float | None = None,
+        explore: bool | float = False,
     ):
         """Draws `samples` plans in each iteration; raises ValueError where a count is below 1."""
-        super().__init__(model, horizon, iterations, samples, limits, rollouts, deadline_ms)
+        given = (limits, rollouts, deadline_ms, explore)
+        super().__init__(model, horizon, iterations, samples, *given)
 
     def plan(self, moment: Moment) -> tuple[Tensor, Tensor]:
         """Returns the action `(n, nu)` and the best plan `(n, h, nu)` for the moment."""

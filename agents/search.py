@@ -18,6 +18,7 @@ from .limits import Limits
 from .moment import Moment, Noise, Step, begin, decide
 from .policy import Carry, Policy
 
+EXPLORE = 0.3  # std in units of action. Source: PlaNet, Hafner et al. 2019, arXiv:1811.04551
 KeepOut = Callable[[dict[str, Tensor]], Tensor]
 
 
@@ -33,6 +34,9 @@ class Planner(Policy, ABC):
     none is begun that would, at the pace of the slowest so far, pass the deadline; the best of
     what was done is acted on. What is done in time depends on the machine: with a deadline the
     same seed no longer means the same bits. The carry's `iterations` say how many were done.
+    explore: the std of normal noise on the action, in units of action, as in collecting data; True
+    is EXPLORE, or what a planner has of its own. The noise keeps to bounds and rate, and knows of
+    no keep-out.
     """
 
     def __init__(
@@ -44,11 +48,15 @@ class Planner(Policy, ABC):
         limits: Limits | None,
         rollouts: int,
         deadline_ms: float | None,
+        explore: bool | float,
     ):
-        """Raises ValueError for counts below 1, no time, and limits of another action."""
+        """Raises ValueError for counts below 1, no time, limits of another action, a std < 0."""
         at_least_one(horizon=horizon, iterations=iterations, samples=samples, rollouts=rollouts)
         if deadline_ms is not None and not deadline_ms > 0:
             raise ValueError(f"deadline_ms {deadline_ms} is not > 0; None is no deadline")
+        if not 0 <= explore < math.inf:
+            raise ValueError(f"explore {explore} is no std >= 0; True is {EXPLORE}")
+        self.explore = EXPLORE if explore is True else float(explore)
         self.model, self.limits = model, limits or Limits()
         self.limits.check(model.nu)
         self.horizon, self.iterations = horizon, iterations
@@ -65,6 +73,8 @@ class Planner(Policy, ABC):
 
     def _limited(self, moment: Moment) -> tuple[Tensor, Tensor]:
         action, memory = self.plan(moment)
+        if self.explore:
+            action = action + self.explore * moment.noise.normal(self.model.nu)
         return self.limits.step(action, moment.last), memory
 
     @abstractmethod

@@ -11,7 +11,7 @@ from umwelten.agents.planners import CEM, ICEM, MPPI, Gradient, RandomShooting
 from umwelten.world_models.model import WorldModel
 
 SMALL = {
-    MPPI: {"horizon": 3, "iterations": 2, "samples": 16, "elites": 4, "explore": True},
+    MPPI: {"horizon": 3, "iterations": 2, "samples": 16, "elites": 4},
     CEM: {"horizon": 3, "iterations": 2, "samples": 16, "elites": 4},
     ICEM: {"horizon": 3, "iterations": 2, "samples": 16, "elites": 4},
     Gradient: {"horizon": 3, "iterations": 2, "samples": 6},
@@ -48,7 +48,7 @@ class Greedy(WorldModel):
 
 def closed_loop(planner, limits, nu, gain, n=2, seed=0, decisions=4):
     """Returns the actions (decisions, n, nu); row 0 begins a new episode at the third."""
-    agent = planner(Greedy(nu, gain), **SMALL[planner], limits=limits)
+    agent = planner(Greedy(nu, gain), **SMALL[planner], limits=limits, explore=True)
     carry, actions = agent.start(np.arange(n) + seed), []
     for t in range(decisions):
         first = np.full(n, t == 0)

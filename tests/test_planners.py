@@ -197,7 +197,7 @@ def test_actions_never_leave_the_bounds(planner, n, nu, horizon, gain, seed):
         lambda x, a: gain * a.sum(1), nu=nu, proposal=lambda x: 5.0 * x.new_ones(len(x), nu)
     )
     size = SMALL[planner] | {"horizon": horizon}
-    agent = planner(model, **size, **({"explore": True} if planner is MPPI else {}))
+    agent = planner(model, **size, explore=True)
     carry = agent.start(np.full(n, seed))
     for first in (True, False):
         action, carry = agent.act(steps(np.zeros((n, 3)), first), carry)
@@ -280,6 +280,24 @@ def test_proposals_are_rolled_through_the_model_once_and_compete_in_every_iterat
     agent = MPPI(silent, horizon=3, iterations=4, samples=20, proposals=5, elites=3)
     agent.act(steps(np.zeros((2, 1))), agent.start(np.arange(2)))
     assert [len(action) for _, action in silent.asked] == [40] * 12  # samples take their place
+
+
+@ALL
+def test_who_collects_is_noisy_and_plans_as_before(planner):
+    size, step = SMALL[planner] | {"horizon": 2}, steps(np.zeros((400, 3)))
+    never, calm, keen = (planner(tilted(), **size, **e) for e in ({}, {"explore": 0.0},
+                                                                  {"explore": 0.2}))  # fmt: skip
+    acted = [agent.act(step, agent.start(np.arange(400))) for agent in (never, calm, keen)]
+    (quiet, kept), (same, _), (noisy, keen_kept) = acted
+    assert np.array_equal(quiet, same) and np.array_equal(kept["mean"], keen_kept["mean"])
+    noise = (noisy - quiet)[(np.abs(quiet) < 0.3).all(1)]
+    assert noise.size > 200
+    assert noise.std() == pytest.approx(0.2, rel=0.15) and abs(noise.mean()) < 0.05
+    alone, _ = keen.act(steps(np.zeros((1, 3))), keen.start(np.array([7])))
+    np.testing.assert_allclose(alone[0], noisy[7], atol=1e-6)  # by the row's own stream
+    for wrong in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="is no std >= 0"):
+            planner(tilted(), **size, explore=wrong)
 
 
 def test_noise_is_added_only_to_explore():

@@ -97,6 +97,26 @@ def test_the_same_command_goes_on_and_ends_the_same(trained, tmp_path):
     assert len((tmp_path / "parts" / "environment.jsonl").read_text().splitlines()) == 3
 
 
+def test_any_planner_collects_with_noise_and_is_judged_without(tmp_path, monkeypatch):
+    made, make = [], build.make_planner
+
+    def noted(*given, **named):
+        made.append(make(*given, **named))
+        return made[-1]
+
+    monkeypatch.setattr(build, "make_planner", noted)
+    ours = [a for a in TINY if "planner" not in a] + ["steps=24", "evaluate_every=24"]
+    ours += ["planner.name=cem", "planner.samples=8", "planner.elites=2", "planner.horizon=2"]
+    assert cli.main(["train", *ours, f"out={tmp_path / 'cem'}"]) == 0
+    assert [p.explore for p in made] == [0.3, 0.0]
+    with Run(tmp_path / "cem") as run:
+        assert [m["policy"] for m in run.metrics() if m["kind"] == "score"] == ["CEM"]
+    model = made[0].model
+    assert make({"name": "icem", "explore": 0.1}, model, explore=True).explore == 0.1
+    assert make(build.calm({"name": "icem", "explore": 0.1}), model).explore == 0
+    assert make({"name": "mppi"}, model, explore=True).refitted
+
+
 def test_ctrl_c_ends_with_130_and_the_same_command_ends_the_same(trained, tmp_path):
     folder = tmp_path / "parts"
     command = [sys.executable, "-m", "umwelten", "train", *TINY, "steps=60", f"out={folder}"]
