@@ -16,7 +16,7 @@ import numpy as np
 from .sim import Sim
 
 KINDS = ("rgb", "depth", "segmentation", "normal")
-_FORM = {  # kind -> (channels, dtype)
+FORM = {  # kind -> (channels, dtype)
     "rgb": ((3,), np.uint8),
     "depth": ((), np.float32),
     "segmentation": ((), np.int32),
@@ -73,7 +73,7 @@ class Camera(ABC):
         """
         count = self.sim.n if rows is None else len(rows)
         images = {
-            f"{kind}/{name}": np.empty((count, *self.size, *_FORM[kind][0]), _FORM[kind][1])
+            f"{kind}/{name}": np.empty((count, *self.size, *FORM[kind][0]), FORM[kind][1])
             for kind in self.kinds
             for name in self.names
         }
@@ -91,7 +91,7 @@ class Camera(ABC):
         }
         return {
             f"{kind}/{name}": gym.spaces.Box(
-                *ends[kind], (*self.size, *_FORM[kind][0]), _FORM[kind][1]
+                *ends[kind], (*self.size, *FORM[kind][0]), FORM[kind][1]
             )
             for kind in self.kinds
             for name in self.names

@@ -8,8 +8,9 @@ import mujoco
 import numpy as np
 
 from . import rays
-from .camera import Camera
-from .sight import DRAWN_GROUPS, Sight, mount
+from .backdrop import Backdrop
+from .camera import FORM, Camera
+from .sight import DRAWN_GROUPS, Sight, View, mount
 from .sim import Sim
 
 
@@ -41,6 +42,10 @@ class RayCamera(Camera):
                 "use make_camera, BatchRayCamera or GLCamera"
             )
         self._sight = Sight(sim, self.size)
+        self._backdrops = {
+            camera: Backdrop(self._sight.still(camera, shadows), self.far)
+            for camera in self.cameras
+        }
         self._pool: ThreadPoolExecutor | None = None
 
     def _draw(self, rows: np.ndarray, images: dict[str, np.ndarray]) -> None:
@@ -53,42 +58,57 @@ class RayCamera(Camera):
             for start in range(0, len(rows), count)
         ]
 
-        def work(job) -> None:
+        def work(job) -> View | None:
             name, camera, part = job
             own = {kind: images[f"{kind}/{name}"][part] for kind in self.kinds}
-            self._draw_part(camera, rows[part], own)
+            return self._draw_part(camera, rows[part], own)
 
         if len(jobs) == 1 or self.sim.nthread == 1:
-            for job in jobs:
-                work(job)
-            return
-        self._pool = self._pool or ThreadPoolExecutor(self.sim.nthread)
-        for _ in self._pool.map(work, jobs):
-            pass
+            news = list(map(work, jobs))
+        else:
+            self._pool = self._pool or ThreadPoolExecutor(self.sim.nthread)
+            news = list(self._pool.map(work, jobs))
+        for (_, camera, part), view in zip(jobs, news, strict=True):
+            if view is not None and part.start == 0:
+                self._backdrops[camera].offer(view, self._backdrop)
 
-    def _draw_part(self, camera: int, rows: np.ndarray, images: dict[str, np.ndarray]) -> None:
-        view = self._sight.view(camera, rows)
-        shape = (len(rows), *self.size)
-        depth = images.get("depth")
-        depth = np.empty(shape, np.float32) if depth is None else depth
-        geom = images.get("segmentation")
-        geom = np.empty(shape, np.int32) if geom is None else geom
-        look = (view.kind, view.size)
-        rays.cast(*look, view.skip, view.window, np.float32(self.far), view.frames, depth, geom)
-        if "rgb" not in images and "normal" not in images:
-            return
-        normal = images.get("normal")
-        normal = np.empty((*shape, 3), np.float32) if normal is None else normal
-        rays.normals(*look, view.window, view.frames, depth, geom, normal)
+    def _draw_part(
+        self, camera: int, rows: np.ndarray, images: dict[str, np.ndarray]
+    ) -> View | None:
+        """Draws some rows; returns their view if the backdrop knew none of them."""
+        view, back = self._sight.view(camera, rows), self._backdrops[camera]
+        if "depth" not in images:
+            images["depth"] = np.empty((len(rows), *self.size), np.float32)
+        if "segmentation" not in images:
+            images["segmentation"] = np.empty((len(rows), *self.size), np.int32)
+        known = back.begin(view, images)
+        self._draw_over(view, known, images)
+        return None if known.any() else view
+
+    def _draw_over(self, view: View, known: np.ndarray, images: dict[str, np.ndarray]) -> None:
+        depth, geom = images["depth"], images["segmentation"]
+        look = view.kind, view.size, view.skip
+        rays.cast(*look, view.window, view.frames, depth, geom)
+        if "normal" in images:
+            rays.normals(*look, known, view.window, view.frames, depth, geom, images["normal"])
         if "rgb" not in images:
             return
-        lamps, glow = self._sight.lamps(view, rows)
-        lit = np.empty((*shape, lamps.shape[1] if self.shadows else 0), bool)
+        normal = np.empty((len(depth), 0, 0, 3), np.float32)
+        lit = np.empty((*depth.shape, view.lamps.shape[1] if self.shadows else 0), bool)
         if self.shadows:
             casts = np.array(self.sim.model.light_castshadow, bool)
             hits = view.frames, depth, geom
-            rays.occlude(*look, view.skip, view.window, *hits, view.look, lamps, casts, lit)
-        self._sight.shade(view, rows, (depth, geom, normal), lamps, glow, lit, images["rgb"])
+            rays.occlude(*look, view.window, *hits, view.look, view.lamps, casts, lit)
+        self._sight.shade(view, known, (depth, geom, normal), lit, images["rgb"])
+
+    def _backdrop(self, view: View) -> dict[str, np.ndarray]:
+        """Returns pictures of all kinds of one row's view."""
+        images = {
+            kind: np.zeros((1, *self.size, *shape), dtype) for kind, (shape, dtype) in FORM.items()
+        }
+        images["depth"][:], images["segmentation"][:] = self.far, -1
+        self._draw_over(view, np.zeros(1, bool), images)
+        return images
 
 
 class BatchRayCamera(Camera):
@@ -134,7 +154,7 @@ class BatchRayCamera(Camera):
                 images[kind][:] = image
         if "rgb" not in images:
             return
-        lamps, glow = self._sight.lamps(view, rows)
+        lamps = view.lamps
         lit = np.ones((*shape, lamps.shape[1] if self.shadows else 0), bool)
         points = depth.reshape(len(rows), -1, 1) * ways + 1e-4 * normal.reshape(len(rows), -1, 3)
         for k in range(lit.shape[-1]):
@@ -145,7 +165,8 @@ class BatchRayCamera(Camera):
                     view.eye[:, None] + points, toward, _groups(), True, body, ids=rows
                 )
                 lit[..., k] = ((t < 0) | ((t >= 1) & ~away[:, None])).reshape(shape)
-        self._sight.shade(view, rows, (depth, geom, normal), lamps, glow, lit, images["rgb"])
+        known = np.zeros(len(rows), bool)
+        self._sight.shade(view, known, (depth, geom, normal), lit, images["rgb"])
 
 
 def _groups() -> np.ndarray:

@@ -69,11 +69,12 @@ def place(kind, size, xpos, xmat, eye, look, frames):
 
 
 @kernel
-def cast(kind, size, skip, window, far, frames, depth, geom):
+def cast(kind, size, skip, window, frames, depth, geom):
     """Writes the nearest hit of every pixel: `depth` (m, h, w) float32 and `geom` (m, h, w) int32.
 
-    A pixel that meets nothing within `far` (m) gets depth `far` and geom -1. `skip`, (1|m, g)
-    bool, names the geoms that are not there; `window` is (1|m, 4).
+    Draws over what is there: what is as near as that and of a lower number wins, so that geoms
+    leave the same picture in any order. `skip`, (1|m, g) bool, names the geoms that are not
+    there; `window` is (1|m, 4).
     """
     height, width = depth.shape[1], depth.shape[2]
     xs = np.empty(width, np.float32)
@@ -81,13 +82,12 @@ def cast(kind, size, skip, window, far, frames, depth, geom):
         left, top, dx, dy = window[min(s, window.shape[0] - 1)]
         for j in range(width):
             xs[j] = left + (j + 0.5) * dx
-        depth[s], geom[s] = far, -1
         for g in range(frames.shape[1]):
             k = kind[min(s, kind.shape[0] - 1), g]
             if skip[min(s, skip.shape[0] - 1), g]:
                 continue
             size_g, frame = size[min(s, size.shape[0] - 1), g], frames[s, g]
-            box = _rectangle(frame, left, top, dx, dy, height, width)
+            box = rectangle(frame, left, top, dx, dy, height, width)
             if k == PLANE:
                 _sweep(_plane, g, size_g, frame, box, top, dy, xs, depth[s], geom[s])
             elif k == SPHERE:
@@ -103,8 +103,11 @@ def cast(kind, size, skip, window, far, frames, depth, geom):
 
 
 @kernel
-def normals(kind, size, window, frames, depth, geom, normal):
-    """Writes the outward unit normal of every hit, world frame, (m, h, w, 3) float32; 0 for sky."""
+def normals(kind, size, skip, known, window, frames, depth, geom, normal):
+    """Writes the outward unit normal of every hit, world frame, (m, h, w, 3) float32; 0 for sky.
+
+    Where `known`, (m,) bool, those of the sky and of the geoms of `skip` are there already.
+    """
     for s in range(depth.shape[0]):
         left, top, dx, dy = window[min(s, window.shape[0] - 1)]
         kinds, sizes = kind[min(s, kind.shape[0] - 1)], size[min(s, size.shape[0] - 1)]
@@ -113,11 +116,14 @@ def normals(kind, size, window, frames, depth, geom, normal):
             y = f32(top - (i + 0.5) * dy)
             for j in range(depth.shape[2]):
                 g, a, b, c = geom[s, i, j], f32(0), f32(0), f32(0)
+                if known[s] and (g < 0 or skip[s, g]):
+                    continue
                 if g < 0:
                     out[i, j, 0], out[i, j, 1], out[i, j, 2] = a, b, c
                     continue
                 a, b, c = local_point(own[g], f32(left + (j + 0.5) * dx), y, depth[s, i, j])
-                a, b, c = _normal(kinds[g], sizes, g, a, b, c)
+                s0, s1, s2 = f32(sizes[g, 0]), f32(sizes[g, 1]), f32(sizes[g, 2])
+                a, b, c = facing(kinds[g], s0, s1, s2, a, b, c)
                 for k in range(3):
                     out[i, j, k] = (
                         own[g, 12 + 3 * k] * a + own[g, 13 + 3 * k] * b + own[g, 14 + 3 * k] * c
@@ -180,7 +186,7 @@ def _bound(kind, a, b, c):
 
 
 @njit
-def _rectangle(frame, left, top, dx, dy, height, width):
+def rectangle(frame, left, top, dx, dy, height, width):
     """Returns the rows and columns (i0, i1, j0, j1) that the bounding sphere can cover."""
     u, v, w, r = float(frame[21]), float(frame[22]), -float(frame[23]), float(frame[24])
     if r > 0 and w < -r:
@@ -216,9 +222,10 @@ def _sweep(meet, g, size, frame, box, top, dy, xs, depth, geom):
         for j in range(cols.shape[0]):
             x = cols[j]
             t = meet(s0, s1, s2, p0, p1, p2, a0 * x + b0, a1 * x + b1, a2 * x + b2)
-            old = near[j]
-            near[j] = t if t < old else old
-            who[j] = name if t < old else who[j]
+            old, other = near[j], who[j]
+            wins = (t < old) | ((t == old) & (name < other))
+            near[j] = t if wins else old
+            who[j] = name if wins else other
 
 
 @njit(forceinline=True)
@@ -347,9 +354,8 @@ def _blocked(kinds, sizes, absent, frames, own, hx, hy, hz, u, v, w, limit):
 
 
 @njit(forceinline=True)
-def _normal(kind, sizes, g, x, y, z):
-    """Returns the unit normal at a surface point, both in the geom's frame."""
-    a, b, c = f32(sizes[g, 0]), f32(sizes[g, 1]), f32(sizes[g, 2])
+def facing(kind, a, b, c, x, y, z):
+    """Returns the unit normal at a surface point, both in the frame of a geom of size a, b, c."""
     if kind == PLANE:
         return f32(0), f32(0), f32(1)
     if kind == BOX:

@@ -15,27 +15,43 @@ import mujoco
 import numpy as np
 from numba import njit
 
-from .rays import BOX, CAPSULE, CYLINDER, PLANE, SPHERE, kernel, local_point
+from .rays import (
+    BOX,
+    CAPSULE,
+    CYLINDER,
+    PLANE,
+    SPHERE,
+    facing,
+    kernel,
+    local_point,
+    rectangle,
+)
 
 SPOT, DIRECTIONAL, POINT = 0, 1, 2  # as mujoco.mjtLightType
 
 f32 = np.float32
 _TURN = f32(0.5 / math.pi)
 _TINY = f32(1e-12)
+_COVERS = int(f32(1.4142).view(np.int32))  # texels a pixel may cover, as bits
+_BLOCK = 512  # pixels that are coloured at a time: what they need stays in the nearest cache
+# Where in `work` and `at` what pixels need lies, of up to _BLOCK each. One array at fixed distances
+# and not many: so the compiler sees that they do not overlap, and does eight or sixteen at a time.
+X, Y, T, N0, N1, N2, U, V, W, R, G, B, P, Q, D = (k * _BLOCK for k in range(15))
+ROW, COL, FACE, A, F, C, E = (k * _BLOCK for k in range(7))
 
 
 class Textures(NamedTuple):
     """The textures of a model with their halvings (mip levels), flat in one array."""
 
-    texels: np.ndarray  # (bytes,) uint8
-    start: np.ndarray  # (textures, levels) int64, where a level begins
-    shape: np.ndarray  # (textures, 4) int64: width, height of a face, levels, 1 if a cube map
+    texels: np.ndarray  # (texels,) int32: red, green, blue in its lower bytes
+    start: np.ndarray  # (textures, levels) int32, where a level begins
+    shape: np.ndarray  # (textures, 4) int32: width, height of a face, levels, 1 if a cube map
     sky: int  # the skybox, or -1
 
 
 @kernel
 def shade(
-    kind, size, window, look, frames, depth, geom, normal,
+    kind, size, skip, known, window, look, frames, depth, geom, normal,
     lamps, lit, glow, paint, texture, textures, rgb,
 ):  # fmt: skip
     """Writes the picture `rgb`, (m, h, w, 3) uint8, of what `rays.cast` found.
@@ -43,104 +59,231 @@ def shade(
     Of a lamp, `lamps` (m, l, 14) float32 holds [0:3] its place relative to the camera, or where
     it is directional the way to it, [3:6] its aim, [6:9] its colour, [9:12] its attenuation, [12]
     the cosine of its cutoff (-2: shines to all sides) and [13] its exponent (-1: directional);
-    `glow` (1|m, 6) holds ambient and headlight; `lit` is `rays.occlude`'s, or (m, h, w, 0) where
-    nothing casts a shadow. Of a geom, `paint` (1|m, g, 7) float32 holds red, green, blue,
+    `glow` (m, 6) holds ambient and headlight; `lit` is `rays.occlude`'s, or (m, h, w, 0) where
+    nothing casts a shadow. Of a geom, `paint` (m, g, 7) float32 holds red, green, blue,
     emission, texture repeats along both axes and whether these count per two metres; `texture`
-    (g,) int32 is -1 for none.
+    (g,) int32 is -1 for none. `normal` is (m, h, w, 3), or (m, 0, 0, 3) for primitives, whose
+    normals follow from the hits. Where `known`, (m,) bool, the sky and the geoms of `skip` are in
+    the picture already.
+
+    Pixels are gathered by geom, so that all that a geom decides is decided once, and all else is
+    a straight line through short arrays.
     """
+    height, width = depth.shape[1], depth.shape[2]
+    at, work = np.empty(7 * _BLOCK, np.int32), np.empty(15 * _BLOCK, np.float32)
     for s in range(depth.shape[0]):
         left, top, dx, dy = window[min(s, window.shape[0] - 1)]
         kinds, sizes = kind[min(s, kind.shape[0] - 1)], size[min(s, size.shape[0] - 1)]
-        colours, glows = paint[min(s, paint.shape[0] - 1)], glow[min(s, glow.shape[0] - 1)]
-        frame, own, out, c = frames[s], lamps[s], rgb[s], look[s]
-        c0, c3, c6 = f32(c[0]), f32(c[3]), f32(c[6])
-        c2, c5, c8 = f32(c[2]), f32(c[5]), f32(c[8])
-        for i in range(depth.shape[1]):
-            y = f32(top - (i + 0.5) * dy)
-            b0, b1, b2 = f32(c[1]) * y - c2, f32(c[4]) * y - c5, f32(c[7]) * y - c8
-            for j in range(depth.shape[2]):
-                x, g = f32(left + (j + 0.5) * dx), geom[s, i, j]
-                u, v, w = c0 * x + b0, c3 * x + b1, c6 * x + b2
-                if g < 0:
-                    r, q, b = _sky(textures, u, v, w, f32(dy))
-                else:
-                    t, a = depth[s, i, j], colours[g, 3]
-                    n0, n1, n2 = normal[s, i, j, 0], normal[s, i, j, 1], normal[s, i, j, 2]
-                    head = max(n0 * c2 + n1 * c5 + n2 * c8, f32(0))
-                    r, q, b = glows[0], glows[1], glows[2]
-                    r, q, b = r + head * glows[3], q + head * glows[4], b + head * glows[5]
-                    for k in range(own.shape[0]):
-                        if lit.shape[3] == 0 or lit[s, i, j, k]:
-                            power = _power(own, k, t * u, t * v, t * w, n0, n1, n2)
-                            r, q, b = (
-                                r + power * own[k, 6],
-                                q + power * own[k, 7],
-                                b + power * own[k, 8],
-                            )
-                    r = min(colours[g, 0] * (r + a), f32(1))
-                    q = min(colours[g, 1] * (q + a), f32(1))
-                    b = min(colours[g, 2] * (b + a), f32(1))
-                    if texture[g] >= 0:
-                        slope = max(abs(n0 * u + n1 * v + n2 * w), f32(1e-3))
-                        grain = t * f32(dy) * (u * u + v * v + w * w) / slope
-                        p0, p1, p2 = local_point(frame[g], x, y, t)
-                        tr, tq, tb = _skin(
-                            textures, texture[g], colours, g, kinds[g], sizes, p0, p1, p2, grain
-                        )
-                        r, q, b = r * tr, q * tq, b * tb
-                out[i, j, 0] = np.uint8(f32(255) * r + f32(0.5))
-                out[i, j, 1] = np.uint8(f32(255) * q + f32(0.5))
-                out[i, j, 2] = np.uint8(f32(255) * b + f32(0.5))
+        for g in range(-1, skip.shape[1]):
+            if (g < 0 and known[s]) or (g >= 0 and skip[s, g]):
+                continue
+            i0, i1, j0, j1 = 0, height, 0, width
+            if g >= 0:
+                i0, i1, j0, j1 = rectangle(frames[s, g], left, top, dx, dy, height, width)
+            count, i, j = 0, i0, j0
+            while i < i1 and j0 < j1:
+                until = min(j1, j + _BLOCK)
+                y, who, far = f32(top - (i + 0.5) * dy), geom[s, i], depth[s, i]
+                for k in range(j, until):
+                    if who[k] == g:
+                        at[ROW + count], at[COL + count] = i, k
+                        work[X + count], work[Y + count] = left + (k + 0.5) * dx, y
+                        work[T + count] = far[k]
+                        count += 1
+                i, j = (i, until) if until < j1 else (i + 1, j0)
+                if count and (i == i1 or count + min(j1 - j, _BLOCK) > _BLOCK):
+                    if g < 0:
+                        _paint_sky(count, textures, look[s], f32(dy), at, work, rgb[s])
+                    else:
+                        _paint_geom(
+                            count, kinds[g], sizes[g], look[s], f32(dy), frames[s, g], normal[s],
+                            lamps[s], lit[s], glow[s], paint[s, g], texture[g], textures,
+                            at, work, rgb[s],
+                        )  # fmt: skip
+                    count = 0
 
 
-@njit(forceinline=True)
-def _power(lamps, k, x, y, z, n0, n1, n2):
-    """Returns how much of a lamp's colour a point sends back that is at (x, y, z) of the camera."""
-    u, v, w = lamps[k, 0], lamps[k, 1], lamps[k, 2]
-    if lamps[k, 13] >= f32(0):
-        u, v, w = u - x, v - y, w - z
-    cosine = n0 * u + n1 * v + n2 * w
-    if cosine <= f32(0):
-        return f32(0)
-    distance = math.sqrt(u * u + v * v + w * w)
-    power = cosine / distance
-    if lamps[k, 13] < f32(0):
-        return power
-    power /= lamps[k, 9] + distance * (lamps[k, 10] + distance * lamps[k, 11])
-    if lamps[k, 12] > f32(-2):
-        toward = -(u * lamps[k, 3] + v * lamps[k, 4] + w * lamps[k, 5]) / distance
-        if toward < lamps[k, 12] or toward <= f32(0):
-            return f32(0)
-        power *= _raised(toward, lamps[k, 13])
-    return power
+@njit
+def _paint_sky(count, textures, look, dy, at, work, rgb):
+    """Colours so many pixels of the sky."""
+    c0, c1, c2 = f32(look[0]), f32(look[1]), f32(look[2])
+    c3, c4, c5 = f32(look[3]), f32(look[4]), f32(look[5])
+    c6, c7, c8 = f32(look[6]), f32(look[7]), f32(look[8])
+    for q in range(count):
+        work[R + q] = work[G + q] = work[B + q] = f32(1 if textures.sky >= 0 else 0)
+    if textures.sky >= 0:
+        spread = f32(0.5) * dy * f32(textures.shape[textures.sky, 0])
+        for q in range(count):
+            x, y = work[X + q], work[Y + q]
+            u, v = c0 * x + (c1 * y - c2), c3 * x + (c4 * y - c5)
+            w = c6 * x + (c7 * y - c8)
+            at[FACE + q], work[N0 + q], work[N1 + q] = _face(u, w, -v)
+            work[N2 + q] = spread
+        _lay(count, textures, textures.sky, at, work)
+    _put(count, at, work, rgb)
 
 
-@njit(forceinline=True)
-def _raised(x, exponent):
-    """Returns x to an exponent >= 0, by squaring where that is whole: it mostly is, and small."""
+@njit
+def _paint_geom(
+    count, kind, size, look, dy, frame, normal, lamps, lit, glow, paint, texture, textures,
+    at, work, rgb,
+):  # fmt: skip
+    """Colours so many pixels of a geom."""
+    if normal.shape[0] > 0:
+        for q in range(count):
+            own = normal[at[ROW + q], at[COL + q]]
+            work[N0 + q], work[N1 + q], work[N2 + q] = own[0], own[1], own[2]
+    elif kind == PLANE:
+        _face_out(count, PLANE, size, frame, work)
+    elif kind == BOX:
+        _face_out(count, BOX, size, frame, work)
+    elif kind == CAPSULE:
+        _face_out(count, CAPSULE, size, frame, work)
+    else:
+        _face_out(count, kind, size, frame, work)
+    c0, c1, c2 = f32(look[0]), f32(look[1]), f32(look[2])
+    c3, c4, c5 = f32(look[3]), f32(look[4]), f32(look[5])
+    c6, c7, c8 = f32(look[6]), f32(look[7]), f32(look[8])
+    g0, g1, g2, h0, h1, h2 = glow[0], glow[1], glow[2], glow[3], glow[4], glow[5]
+    for q in range(count):
+        x, y = work[X + q], work[Y + q]
+        work[U + q] = c0 * x + (c1 * y - c2)
+        work[V + q] = c3 * x + (c4 * y - c5)
+        work[W + q] = c6 * x + (c7 * y - c8)
+        head = max(work[N0 + q] * c2 + work[N1 + q] * c5 + work[N2 + q] * c8, f32(0))
+        work[R + q], work[G + q], work[B + q] = g0 + head * h0, g1 + head * h1, g2 + head * h2
+    for k in range(lamps.shape[0]):
+        _light(count, lamps[k], work)
+        if lit.shape[2] > 0:
+            for q in range(count):
+                work[P + q] = work[P + q] if lit[at[ROW + q], at[COL + q], k] else f32(0)
+        h0, h1, h2 = lamps[k, 6], lamps[k, 7], lamps[k, 8]
+        for q in range(count):
+            work[R + q] += work[P + q] * h0
+            work[G + q] += work[P + q] * h1
+            work[B + q] += work[P + q] * h2
+    r, g, b, glowing = paint[0], paint[1], paint[2], paint[3]
+    for q in range(count):
+        work[R + q] = min(r * (work[R + q] + glowing), f32(1))
+        work[G + q] = min(g * (work[G + q] + glowing), f32(1))
+        work[B + q] = min(b * (work[B + q] + glowing), f32(1))
+    if texture >= 0:
+        _unroll(count, textures, texture, paint, kind, size, frame, dy, at, work)
+        _lay(count, textures, texture, at, work)
+    _put(count, at, work, rgb)
+
+
+@njit(inline="always")
+def _face_out(count, kind, size, frame, work):
+    """Writes the unit normals, world frame, of hits on a geom."""
+    s0, s1, s2 = f32(size[0]), f32(size[1]), f32(size[2])
+    p0, p1, p2 = frame[0], frame[1], frame[2]
+    a0, a1, a2, b0, b1, b2 = frame[3], frame[6], frame[9], frame[4], frame[7], frame[10]
+    c0, c1, c2 = frame[5], frame[8], frame[11]
+    f0, f1, f2, f3, f4, f5 = frame[12], frame[13], frame[14], frame[15], frame[16], frame[17]
+    f6, f7, f8 = frame[18], frame[19], frame[20]
+    for q in range(count):
+        x, y, t = work[X + q], work[Y + q], work[T + q]
+        a, b, c = facing(
+            kind, s0, s1, s2,
+            p0 + t * (a0 * x + b0 * y - c0),
+            p1 + t * (a1 * x + b1 * y - c1),
+            p2 + t * (a2 * x + b2 * y - c2),
+        )  # fmt: skip
+        work[N0 + q] = f0 * a + f1 * b + f2 * c
+        work[N1 + q] = f3 * a + f4 * b + f5 * c
+        work[N2 + q] = f6 * a + f7 * b + f8 * c
+
+
+@njit
+def _put(count, at, work, rgb):
+    """Writes the colours where they belong."""
+    for q in range(count):
+        work[R + q] = f32(255) * work[R + q] + f32(0.5)
+        work[G + q] = f32(255) * work[G + q] + f32(0.5)
+        work[B + q] = f32(255) * work[B + q] + f32(0.5)
+    for q in range(count):
+        i, j = at[ROW + q], at[COL + q]
+        rgb[i, j, 0] = np.uint8(work[R + q])
+        rgb[i, j, 1] = np.uint8(work[G + q])
+        rgb[i, j, 2] = np.uint8(work[B + q])
+
+
+@njit
+def _light(count, lamp, work):
+    """Writes how much of a lamp's colour the hits send back, `P`."""
+    none = f32(0)
+    l0, l1, l2, a0, a1, a2 = lamp[0], lamp[1], lamp[2], lamp[3], lamp[4], lamp[5]
+    fade0, fade1, fade2, edge = lamp[9], lamp[10], lamp[11], lamp[12]
+    if lamp[13] < none:
+        distance = math.sqrt(l0 * l0 + l1 * l1 + l2 * l2)
+        for q in range(count):
+            cosine = work[N0 + q] * l0 + work[N1 + q] * l1 + work[N2 + q] * l2
+            work[P + q] = cosine / distance if cosine > none else none
+        return
+    for q in range(count):
+        t = work[T + q]
+        u, v, w = l0 - t * work[U + q], l1 - t * work[V + q], l2 - t * work[W + q]
+        cosine = work[N0 + q] * u + work[N1 + q] * v + work[N2 + q] * w
+        distance = math.sqrt(u * u + v * v + w * w)
+        power = cosine / distance / (fade0 + distance * (fade1 + distance * fade2))
+        toward = -(u * a0 + v * a1 + w * a2) / distance
+        dark = (cosine <= none) | ((toward < edge) | (toward <= none)) & (edge > f32(-2))
+        work[P + q], work[Q + q] = none if dark else power, max(toward, none)
+    if edge > f32(-2):
+        _raise(count, lamp[13], work)
+
+
+@njit
+def _raise(count, exponent, work):
+    """Multiplies `P` by `Q` to an exponent >= 0, by squaring where that is whole: mostly it is."""
     whole = int(exponent)
     if f32(whole) != exponent:
-        return math.exp(exponent * math.log(x))
-    out = f32(1)
+        for q in range(count):
+            work[P + q] *= math.exp(exponent * math.log(work[Q + q]))
+        return
+    for q in range(count):
+        work[D + q] = f32(1)
     while whole > 0:
-        out = out * x if whole & 1 else out
-        x, whole = x * x, whole >> 1
-    return out
+        if whole & 1:
+            for q in range(count):
+                work[D + q] *= work[Q + q]
+        for q in range(count):
+            work[Q + q] *= work[Q + q]
+        whole >>= 1
+    for q in range(count):
+        work[P + q] *= work[D + q]
+
+
+@njit
+def _unroll(count, textures, tex, paint, kind, size, frame, dy, at, work):
+    """Writes where on a texture hits lie, `FACE`, `N0`, `N1`, and a pixel's spread there, `N2`."""
+    for q in range(count):
+        u, v, w = work[U + q], work[V + q], work[W + q]
+        slope = abs(work[N0 + q] * u + work[N1 + q] * v + work[N2 + q] * w)
+        work[P + q] = work[T + q] * dy * (u * u + v * v + w * w) / max(slope, f32(1e-3))
+    if kind == PLANE and textures.shape[tex, 3] == 0:
+        _skins(count, PLANE, False, textures, tex, paint, size, frame, at, work)
+    else:
+        cube = textures.shape[tex, 3] == 1
+        _skins(count, kind, cube, textures, tex, paint, size, frame, at, work)
+
+
+@njit(inline="always")
+def _skins(count, kind, cube, textures, tex, paint, size, frame, at, work):
+    width, height = f32(textures.shape[tex, 0]), f32(textures.shape[tex, 1])
+    for q in range(count):
+        p0, p1, p2 = local_point(frame, work[X + q], work[Y + q], work[T + q])
+        at[FACE + q], work[N0 + q], work[N1 + q], per_metre = _skin(
+            cube, width, height, paint, kind, size, p0, p1, p2
+        )
+        work[N2 + q] = f32(0.5) * work[P + q] * per_metre
 
 
 @njit(forceinline=True)
-def _sky(textures, u, v, w, grain):
-    sky = textures.sky
-    if sky < 0:
-        return f32(0), f32(0), f32(0)
-    face, a, b = _face(u, w, -v)
-    return _texel(textures, sky, face, a, b, f32(0.5) * grain * f32(textures.shape[sky, 0]))
-
-
-@njit(forceinline=True)
-def _skin(textures, tex, paint, g, kind, sizes, p0, p1, p2, grain):
-    """Returns the texture's colour at a point p of a geom's surface; `grain` is a pixel in m."""
-    a, b, c = f32(sizes[g, 0]), f32(sizes[g, 1]), f32(sizes[g, 2])
+def _skin(cube, width, height, paint, kind, size, p0, p1, p2):
+    """Returns where on a texture a point p of a geom's surface lies, and its texels per metre."""
+    a, b, c = f32(size[0]), f32(size[1]), f32(size[2])
     if kind == CYLINDER or kind == CAPSULE:
         b, c = a, b
     elif kind == SPHERE:
@@ -148,20 +291,19 @@ def _skin(textures, tex, paint, g, kind, sizes, p0, p1, p2, grain):
     x, y, z = p0 / max(a, _TINY), p1 / max(b, _TINY), p2 / max(c, _TINY)
     if kind == CAPSULE and abs(z) > f32(1):
         z = math.copysign(f32(1) + (abs(p2) - c) / a, z)
-    width, height = f32(textures.shape[tex, 0]), f32(textures.shape[tex, 1])
     face, u, v = 0, f32(0), f32(0)
-    if textures.shape[tex, 3] == 1:
+    if cube:
         per_metre = width / max(a, b, c)
         if kind == PLANE:
             x, y = p0, p1
-        if paint[g, 6] > f32(0):
+        if paint[6] > f32(0):
             x, y, z = x * a, y * b, z * c
         face, u, v = _face(x, y, z)
     else:
-        su = paint[g, 4] if paint[g, 4] > f32(0) else f32(1)
-        sv = paint[g, 5] if paint[g, 5] > f32(0) else f32(1)
+        su = paint[4] if paint[4] > f32(0) else f32(1)
+        sv = paint[5] if paint[5] > f32(0) else f32(1)
         endless = kind == PLANE and (a <= f32(0) or b <= f32(0))
-        if paint[g, 6] > f32(0):
+        if paint[6] > f32(0):
             su, sv = su * (a if a > f32(0) else f32(1)), sv * (b if b > f32(0) else f32(1))
         if endless:  # along an endless axis, a repeat is two metres
             x = x if a > f32(0) else p0 - f32(1)
@@ -172,7 +314,7 @@ def _skin(textures, tex, paint, g, kind, sizes, p0, p1, p2, grain):
             u, v = u - f32(0.5), v - f32(0.5)
         a, b = (a if a > f32(0) else f32(1)), (b if b > f32(0) else f32(1))
         per_metre = max(su * width / a, sv * height / b)
-    return _texel(textures, tex, face, u, v, f32(0.5) * grain * per_metre)
+    return face, u, v, per_metre
 
 
 @njit(forceinline=True)
@@ -213,38 +355,61 @@ def _face(x, y, z):
 
 
 @njit
-def _texel(textures, tex, face, u, v, spread):
-    """Returns the colour at (u, v), bilinear on the level where a pixel covers about one texel."""
-    levels, level = textures.shape[tex, 2], 0
-    while spread > f32(1.4142) and level < levels - 1:
-        spread, level = spread * f32(0.5), level + 1
-    w, h = max(textures.shape[tex, 0] >> level, 1), max(textures.shape[tex, 1] >> level, 1)
-    start = textures.start[tex, level] + face * w * h * 3
-    cube = textures.shape[tex, 3] == 1
-    if not cube:
-        u, v = u - np.floor(u), v - np.floor(v)
-    u, v = u * f32(w) - f32(0.5), v * f32(h) - f32(0.5)
-    j, i = int(np.floor(u)), int(np.floor(v))
-    fu, fv = u - f32(j), v - f32(i)
-    j1, i1 = j + 1, i + 1
-    if j < 0:
-        j = 0 if cube else w - 1
-    if i < 0:
-        i = 0 if cube else h - 1
-    if j1 >= w:
-        j1 = w - 1 if cube else 0
-    if i1 >= h:
-        i1 = h - 1 if cube else 0
-    a, b = start + 3 * (i * w + j), start + 3 * (i * w + j1)
-    c, d = start + 3 * (i1 * w + j), start + 3 * (i1 * w + j1)
-    fv *= f32(1 / 255)
-    gv = f32(1 / 255) - fv
-    pa, pb, pc, pd = gv - fu * gv, fu * gv, fv - fu * fv, fu * fv
-    q = textures.texels
+def _lay(count, textures, tex, at, work):
+    """Multiplies the colours by a texture at `FACE`, `N0`, `N1` (u, v), of spread `N2`.
+
+    Bilinear, on the level where a pixel covers about one texel: the halvings of its spread until
+    it is no more than _COVERS are the difference of their exponents, rounded up.
+    """
+    levels, cube = textures.shape[tex, 2], textures.shape[tex, 3] == 1
+    width, height = textures.shape[tex, 0], textures.shape[tex, 1]
+    start, texels, bits = textures.start[tex], textures.texels, work.view(np.int32)
+    for q in range(count):
+        at[A + q] = min(max((bits[N2 + q] - _COVERS + 0x7FFFFF) >> 23, 0), levels - 1)
+    for q in range(count):
+        at[E + q] = start[at[A + q]]
+    for q in range(count):
+        level = at[A + q]
+        w, h = np.int32(max(width >> level, 1)), np.int32(max(height >> level, 1))
+        u, v = work[N0 + q], work[N1 + q]
+        if not cube:
+            u, v = u - np.floor(u), v - np.floor(v)
+        u, v = u * f32(w) - f32(0.5), v * f32(h) - f32(0.5)
+        j, i = np.int32(np.floor(u)), np.int32(np.floor(v))
+        fu, fv = u - f32(j), v - f32(i)
+        j1, i1 = np.int32(j + 1), np.int32(i + 1)
+        low = j < 0, i < 0
+        over = j1 >= w, i1 >= h
+        j = np.int32((0 if cube else w - 1) if low[0] else j)
+        i = np.int32((0 if cube else h - 1) if low[1] else i)
+        j1 = np.int32((w - 1 if cube else 0) if over[0] else j1)
+        i1 = np.int32((h - 1 if cube else 0) if over[1] else i1)
+        base = np.int32(at[E + q] + at[FACE + q] * w * h)
+        at[A + q], at[F + q] = base + i * w + j, base + i * w + j1
+        at[C + q], at[E + q] = base + i1 * w + j, base + i1 * w + j1
+        fv *= f32(1 / 255)
+        gv = f32(1 / 255) - fv
+        work[X + q], work[Y + q] = gv - fu * gv, fu * gv
+        work[T + q], work[P + q] = fv - fu * fv, fu * fv
+    for q in range(count):
+        at[A + q], at[F + q] = texels[at[A + q]], texels[at[F + q]]
+        at[C + q], at[E + q] = texels[at[C + q]], texels[at[E + q]]
+    for q in range(count):
+        a, b, c, d = at[A + q], at[F + q], at[C + q], at[E + q]
+        pa, pb, pc, pd = work[X + q], work[Y + q], work[T + q], work[P + q]
+        work[R + q] *= _mix(pa, pb, pc, pd, a, b, c, d)
+        work[G + q] *= _mix(pa, pb, pc, pd, a >> 8, b >> 8, c >> 8, d >> 8)
+        work[B + q] *= _mix(pa, pb, pc, pd, a >> 16, b >> 16, c >> 16, d >> 16)
+
+
+@njit(forceinline=True)
+def _mix(pa, pb, pc, pd, a, b, c, d):
+    """Returns the mean of the lowest bytes of four texels, by their weights."""
     return (
-        pa * f32(q[a]) + pb * f32(q[b]) + pc * f32(q[c]) + pd * f32(q[d]),
-        pa * f32(q[a + 1]) + pb * f32(q[b + 1]) + pc * f32(q[c + 1]) + pd * f32(q[d + 1]),
-        pa * f32(q[a + 2]) + pb * f32(q[b + 2]) + pc * f32(q[c + 2]) + pd * f32(q[d + 2]),
+        pa * f32(np.int32(a & 255))
+        + pb * f32(np.int32(b & 255))
+        + pc * f32(np.int32(c & 255))
+        + pd * f32(np.int32(d & 255))
     )
 
 
@@ -255,17 +420,18 @@ def textures(model: mujoco.MjModel) -> Textures:
         starts.append([])
         for level in _halvings(_faces(model, tex)):
             starts[-1].append(at)
-            chunks.append(level.ravel())
-            at += level.size
+            red, green, blue = level.reshape(-1, 3).T.astype(np.int32)
+            chunks.append(red | green << 8 | blue << 16)
+            at += len(red)
         faces = _faces(model, tex)
         shapes.append((faces.shape[2], faces.shape[1], len(starts[-1]), len(faces) == 6))
     deepest = max((len(row) for row in starts), default=1)
     kinds = [int(kind) for kind in model.tex_type]
     skybox = int(mujoco.mjtTexture.mjTEXTURE_SKYBOX)
     return Textures(
-        texels=np.concatenate([*chunks, np.zeros(1, np.uint8)]),
-        start=np.array([row + [0] * (deepest - len(row)) for row in starts] or [[0]], np.int64),
-        shape=np.array(shapes or [(1, 1, 1, 0)], np.int64),
+        texels=np.concatenate([*chunks, np.zeros(1, np.int32)]),
+        start=np.array([row + [0] * (deepest - len(row)) for row in starts] or [[0]], np.int32),
+        shape=np.array(shapes or [(1, 1, 1, 0)], np.int32),
         sky=kinds.index(skybox) if skybox in kinds else -1,
     )
 

@@ -4,7 +4,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from umwelten.envs import gl, rays, shading
+from umwelten.envs import backdrop, gl, rays, shading, sight
 from umwelten.envs.camera import KINDS
 from umwelten.envs.cameras import make_camera
 from umwelten.envs.gl import GLCamera, gl_works
@@ -113,6 +113,34 @@ def test_a_row_has_the_same_bits_at_any_thread_count_number_and_place(shadows):
     assert (images["rgb/front"][31] != images["rgb/front"][4]).any()
 
 
+@pytest.mark.parametrize("shadows", [False, True])
+def test_what_was_seen_before_changes_no_bit(shadows, monkeypatch):
+    """The backdrop: the second picture has it drawn, the third copies it."""
+    sim = desk(4)
+    colour, seen = sim.vary("mat_rgba"), []
+    camera = RayCamera(sim, ("front", "head"), (40, 50), KINDS, shadows)
+    begin = backdrop.Backdrop.begin
+
+    def record(self, view, images):
+        seen.append(begin(self, view, images))
+        return seen[-1]
+
+    monkeypatch.setattr(backdrop.Backdrop, "begin", record)
+    for k in range(6):
+        arrange(sim, seeds=range(4 * k, 4 * k + 4))
+        if k == 4:
+            colour[2, 0, 0] = 0.5  # the floor of one row
+        images = camera.render()
+        anew = RayCamera(sim, ("front", "head"), (40, 50), KINDS, shadows).render()
+        for key, image in images.items():
+            np.testing.assert_array_equal(image, anew[key])
+    front = np.array(seen[::4])
+    np.testing.assert_array_equal(front[:2], False)
+    np.testing.assert_array_equal(front[2:4], True)
+    assert front[4:].sum(1).tolist() == [4, 4] if shadows else [3, 3]
+    assert not np.any(seen[1::4])  # the head turns
+
+
 def test_chosen_rows_are_drawn_alone():
     sim = desk(5)
     camera = RayCamera(sim, ("front",), kinds=("rgb", "depth"))
@@ -190,6 +218,7 @@ def test_varied_fields_show():
 
 def test_no_scene_makes_a_kernel_compile_again():
     kernels = rays.place, rays.cast, rays.normals, rays.occlude, shading.shade
+    kernels += backdrop._recognise, sight._survey
     drawn(RayCamera, kinds=KINDS, shadows=True)
     before = [len(kernel.signatures) for kernel in kernels]
     bare = (

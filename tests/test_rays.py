@@ -43,8 +43,12 @@ def looking(rng, at=(0, 0, 0), away=3.0):
     return np.asarray(at) + away * back, np.stack([side, np.cross(back, side), back], 1)
 
 
-def picture(model, eye, look, size=(48, 64), fovy=60.0, unbounded=False):
-    """Returns depth, geom ids and normals of one camera, by the kernels, and the pixels' rays."""
+def picture(model, eye, look, size=(48, 64), fovy=60.0, unbounded=False, order=None):
+    """Returns depth, geom ids and normals of one camera, by the kernels, and the pixels' rays.
+
+    order: lists of the geoms that are drawn one after the other, default all at once.
+    """
+    order = [np.arange(model.ngeom)] if order is None else order
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
     kind, sizes = model.geom_type.astype(np.int32)[None], model.geom_size[None].copy()
@@ -56,11 +60,13 @@ def picture(model, eye, look, size=(48, 64), fovy=60.0, unbounded=False):
     top = np.tan(np.deg2rad(fovy) / 2)
     pixel = 2 * top / size[0]
     window = np.array([[-size[1] / 2 * pixel, top, pixel, pixel]])
-    depth, geom = np.empty((1, *size), np.float32), np.empty((1, *size), np.int32)
+    depth, geom = np.full((1, *size), FAR, np.float32), np.full((1, *size), -1, np.int32)
     normal = np.empty((1, *size, 3), np.float32)
-    absent = np.zeros((1, model.ngeom), bool)
-    rays.cast(kind, sizes, absent, window, np.float32(FAR), frames, depth, geom)
-    rays.normals(kind, sizes, window, frames, depth, geom, normal)
+    absent, known = np.zeros((1, model.ngeom), bool), np.zeros(1, bool)
+    for part in order:
+        skip = ~np.isin(np.arange(model.ngeom), part)[None]
+        rays.cast(kind, sizes, skip, window, frames, depth, geom)
+    rays.normals(kind, sizes, absent, known, window, frames, depth, geom, normal)
     x = window[0, 0] + (np.arange(size[1]) + 0.5) * pixel
     y = top - (np.arange(size[0]) + 0.5) * pixel
     ways = np.stack([*np.meshgrid(x, y), np.full(size, -1.0)], -1) @ look.T
@@ -151,6 +157,21 @@ def test_bounding_rectangles_change_no_bit():
             np.testing.assert_array_equal(a, b)
 
 
+def test_geoms_leave_the_same_picture_in_any_order():
+    rng = np.random.default_rng(5)
+    model = scene(rng)
+    geoms = [*range(model.ngeom)]
+    model.geom_pos[1], model.geom_quat[1] = model.geom_pos[0], model.geom_quat[0]
+    eye, look = looking(rng)
+    once = picture(model, eye, look)
+    assert not (once[1] == 1).any()  # of two that fill the same space the first is seen
+    assert (once[1] == 0).any()
+    for order in ([[g] for g in reversed(geoms)], [geoms[3:], geoms[:3]]):
+        again = picture(model, eye, look, order=order)
+        for a, b in zip(once[:3], again[:3], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
 def test_planes_are_seen_from_their_front_within_their_size():
     xml = '<mujoco><worldbody><geom type="plane" size="{}"/></worldbody></mujoco>'
     endless = mujoco.MjModel.from_xml_string(xml.format("0 0 1"))
@@ -179,8 +200,8 @@ def test_a_ball_shades_the_disc_of_its_projection():
     rays.place(kind, sizes, data.geom_xpos[None], data.geom_xmat[None], eye, look, frames)
     absent, side = np.zeros((1, 2), bool), 301
     window = np.array([[-0.1, 0.1, 0.2 / side, 0.2 / side]])
-    depth, geom = np.empty((1, side, side), np.float32), np.empty((1, side, side), np.int32)
-    rays.cast(kind, sizes, absent, window, np.float32(FAR), frames, depth, geom)
+    depth, geom = np.full((1, side, side), FAR, np.float32), np.full((1, side, side), -1, np.int32)
+    rays.cast(kind, sizes, absent, window, frames, depth, geom)
     lamps = np.zeros((1, 3, 14), np.float32)
     lamps[0, 0, :3] = lamps[0, 2, :3] = [0, 0, 2 - 6]  # a lamp at z = 2
     lamps[0, 1, :3], lamps[0, 1, 13] = [0, 0, 1], -1  # the zenith
