@@ -10,6 +10,7 @@ import numpy as np
 
 from ..robots.action import ActionSpec, Component
 from ..robots.body import Body
+from .dynamics import torque
 from .ik import Ik, Tool, product, quaternion, rotation, turning
 from .sim import Sim
 
@@ -226,13 +227,10 @@ class JointVelocity(Control):
 
 
 class Torque(Control):
-    """Each component is a joint's torque, up to its limit, beside gravity's; then the jaws.
+    """Each component is a joint's torque, up to its limit, beside gravity's; then the jaws."""
 
-    No expert: at the rate of actions a torque held constant follows no script.
-    """
-
-    def __init__(self, body: Body, prefix=""):
-        self.ik = Ik(body, prefix)
+    def __init__(self, body: Body, dt: float, prefix="", lead=0.08):
+        self.ik, self.dt, self.lead = Ik(body, prefix), dt, lead
         self.effort = np.array(body.effort)
 
     def prepare(self, spec: mujoco.MjSpec) -> None:
@@ -257,6 +255,13 @@ class Torque(Control):
         tool.ctrl[:] = self.effort * action[:, :-1]
         _grip(self.ik.body, tool, action[:, -1])
 
+    def aim(self, sim: Sim, goal: np.ndarray, jaws, speed: float = 1.0) -> np.ndarray:
+        target = _towards(self.ik, sim, goal, speed * self.lead)
+        out = np.empty((sim.n, target.shape[1] + 1))
+        out[:, :-1] = _clip(torque(self.ik, sim, target, self.dt) / self.effort, -1, 1)
+        out[:, -1] = jaws
+        return out
+
 
 CONTROLS = ("delta_position", "delta_pose", "joint_position", "joint_velocity", "torque")
 
@@ -277,7 +282,7 @@ def make(name: str, body: Body, dt: float, prefix: str = "", low=LOW, high=HIGH)
         case "joint_velocity":
             return JointVelocity(body, dt, prefix)
         case "torque":
-            return Torque(body, prefix)
+            return Torque(body, dt, prefix)
     near = difflib.get_close_matches(str(name), CONTROLS, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(CONTROLS)}"
     raise ValueError(f"no control {name!r}; {hint}")

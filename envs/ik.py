@@ -16,6 +16,7 @@ _THERE, _KEPT, _TURNS = 4e-4, 1e-6, 0.09
 # Rad that a joint goes a step at most, for the place and for a turn: by longer steps a short arm
 # does not go where the Jacobian says.
 _GONE, _TURNED = 0.15, 0.1
+_MOTOR = int(mujoco.mjtBias.mjBIAS_NONE)
 _PULL = 0.1  # of the way home a step, in what the tool does not feel of a seventh joint
 
 
@@ -32,7 +33,7 @@ class Tool:
     turn: np.ndarray  # (n, 9) the tool's rotation matrix, row by row
     axis: np.ndarray  # (n, k, 3) of the joints, in the world
     anchor: np.ndarray  # (n, k, 3) m
-    low: np.ndarray  # (k,) of the servos
+    low: np.ndarray  # (k,) of the servos, or of the joints that motors turn; rad
     high: np.ndarray
     goal: np.ndarray  # (n, 3) m, the commanded place: a mocap body
     heading: np.ndarray  # (n, 4) the commanded direction, a quaternion
@@ -59,12 +60,14 @@ class Ik:
         a, j = m.actuator(name + self.body.joints[0]).id, first.id
         q, v = int(first.qposadr[0]), int(first.dofadr[0])
         command = int(m.body(name + "command").mocapid[0])
+        low, high = sim.ctrl_low[a : a + k], sim.ctrl_high[a : a + k]
+        if int(m.actuator_biastype[a]) == _MOTOR:
+            low, high = m.jnt_range[j : j + k].T
         return Tool(
             sim.qpos[:, q : q + k], sim.qvel[:, v : v + k], sim.ctrl[:, a : a + k],
             sim.ctrl[:, a + k], sim.qpos[:, q + k], sim.site(name + "tcp"),
             sim.turn(name + "tcp"), sim.xaxis[:, j : j + k], sim.xanchor[:, j : j + k],
-            sim.ctrl_low[a : a + k], sim.ctrl_high[a : a + k],
-            sim.mocap_pos[:, command], sim.mocap_quat[:, command], self._down(m),
+            low, high, sim.mocap_pos[:, command], sim.mocap_quat[:, command], self._down(m),
         )  # fmt: skip
 
     def _down(self, model: mujoco.MjModel) -> np.ndarray | None:

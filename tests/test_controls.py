@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from umwelten.envs.control import CONTROLS
+from umwelten.envs.dynamics import torque
 from umwelten.envs.env import BatchEnv
 from umwelten.envs.ik import product, quaternion, rotation, turning
 from umwelten.envs.scene import ARMS
@@ -11,7 +12,6 @@ from umwelten.registry import UnknownName
 from umwelten.robots import body as bodies
 from umwelten.score import HELD_OUT
 
-SCRIPTED = [c for c in CONTROLS if c != "torque"]
 # The SO-101 has five joints: it points down as well as it can, and near its base not at all.
 DONE = {"so101": 0.8}
 
@@ -53,7 +53,7 @@ def test_components_are_named_have_units_and_holding_still_holds(robot, control)
     assert moved < (0.02 if control == "torque" else 0.004)  # torque holds nothing but gravity
 
 
-@pytest.mark.parametrize("control", SCRIPTED)
+@pytest.mark.parametrize("control", CONTROLS)
 @pytest.mark.parametrize("robot", ARMS)
 def test_a_script_reaches_under_every_control(robot, control):
     env = world(robot, control, 40)
@@ -148,6 +148,29 @@ def test_a_torque_is_the_engines_and_turns_its_joint(robot):
     for _ in range(4):
         env.step(action)
     assert (tool.q[:, 0] - before[:, 0] > 1e-3).all()
+
+
+@pytest.mark.parametrize("task", ["Push", "PickPlace"])
+def test_torques_follow_the_scripts_of_the_table(task):
+    env = world("arm", "torque", 20, task)
+    for _ in range(round(env.task.time_limit / env.task.control_dt) - 1):
+        info = env.step(env.expert())[4]
+    assert info["success"].mean() >= 0.9
+
+
+@pytest.mark.parametrize("robot", ["arm", "panda", "ur5e"])
+def test_computed_torques_move_joints_as_their_law_says(robot):
+    env = world(robot, "torque")
+    ik, k = env.task.control.ik, len(env.task.body.joints)
+    tool = ik.tool(env.sim)
+    target, action = tool.q + np.linspace(0.05, -0.05, k), still(env)
+    for _ in range(4):
+        gap = np.abs(target - tool.q)
+        action[:, :-1] = torque(ik, env.sim, target, 0.1) / env.task.control.effort
+        env.step(action)
+        np.testing.assert_allclose(0.1 * tool.dq, target - tool.q, atol=0.006)
+        assert (np.abs(target - tool.q) < 0.7 * gap + 0.002).all()
+    np.testing.assert_allclose(tool.q, target, atol=0.005)
 
 
 def test_what_a_task_has_no_choice_of_is_refused_with_what_there_is():
