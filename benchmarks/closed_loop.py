@@ -3,7 +3,7 @@
 Run: python benchmarks/closed_loop.py task=push [steps=7500] [demos=100] [agents=[bc,sac,tdmpc2]]
 
 All on the same held-out seeds: chance; the script; BC, which clones `demos` of the script's
-episodes (20,000 updates) and never acts; SAC of Stable-Baselines3, at its published defaults, after
+episodes (10,000 updates) and never acts; SAC of Stable-Baselines3, at its published defaults, after
 `steps` decisions of its own, without demonstrations; TD-MPC2, size 1, from those demonstrations,
 2500 decisions at random, 2500 updates on both, and one update for each decision that is left of
 `steps`. Everything is by the verbs collect, train and score, in folders under runs/closed_loop, so
@@ -36,7 +36,7 @@ def closed_loop(
     seed: int = 0,
     threads: int = 1,
     episodes: int = 100,
-    updates: int = 20_000,
+    updates: int = 10_000,
     agents: tuple = AGENTS,
     out: str = "",
 ) -> None:

@@ -131,16 +131,17 @@ def memory() -> list[str]:
 def closed_loop() -> list[str]:
     """Returns what agents do with a task after the same demonstrations or decisions."""
     lines = [
-        "| task | policy | demonstrations | decisions | success | 95 % | return |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| task | policy | demonstrations | own decisions | updates | success | 95 % | return |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for path in sorted(RESULTS.glob("closed_loop_*.json")):
         found = results(path.stem)
-        for r in found["agents"].values():
+        for name, r in found["agents"].items():
             a, b = r["success_interval"]
             lines.append(
-                f"| {found['task']} | {r['policy']} | {r['demos']} | {r['env_steps']:,} | "
-                f"**{r['success']:.2f}** | {a:.2f} - {b:.2f} | **{r['return']:.1f}** |"
+                f"| {found['task']} | {name} | {r['demos']} | {r['env_steps']:,} | "
+                f"{r['updates']:,} | **{r['success']:.2f}** | {a:.2f} - {b:.2f} | "
+                f"**{r['return']:.1f}** |"
             )
     return lines
 
