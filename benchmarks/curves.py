@@ -47,10 +47,11 @@ def main() -> None:
     with Run(Path(told["out"])) as run:
         lines = run.metrics()
     results = {k: told[k] for k in ("agent", "task", "seed", "ratio")}
-    results |= {"size": (told["model"] or {}).get("size"), "updates": max(m["updates"] for m in lines)}
+    model = told["model"] or {}  # a learner with a loop of its own has none
+    results |= {"size": model.get("size"), "updates": max(m["updates"] for m in lines)}
     results |= {"scores": scores(lines), "collected": collected(lines)}
     ours = results["scores"] or results["collected"]
-    against = published.curve((told["model"] or {}).get("name", agent), told["task"])
+    against = published.curve(model.get("name", agent), told["task"])
     if against and ours:
         last = ours[-1]
         results["published"] = published.compare(against, last["env_steps"], last["return"])
