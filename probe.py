@@ -34,7 +34,8 @@ def probe(
     """Measures what a world model knows: how far it foresees, and what its belief contains.
 
     All of it on episodes that the model did not learn from: k-step open-loop errors beside
-    persistence and constant velocity, linear probes of ground truth, retrieval of the future.
+    persistence and constant velocity, linear probes of ground truth, retrieval of the future,
+    and, where episodes end before their time, how surely the end is foreseen.
     Writes probe.json, curves.png, probes.png, strip.png and, where images are decoded,
     imagined.mp4 into a folder.
 
@@ -125,6 +126,7 @@ def _measure(models: dict, parts: dict, keys: tuple[str, ...], context: int, see
     found = {
         "errors": {k: _plain(v) | _margins(v) for k, v in trained.errors().items()},
         "reward": _plain(trained.reward()) | _margins(trained.reward(), 1),
+        "ends": _plain(trained.ends()),
         "belief": _plain(trained.belief()), "retrieval": _plain(trained.retrieval()),
         "probes": probes,
     }  # fmt: skip
@@ -272,8 +274,9 @@ def _count(part) -> int:
 
 
 def tables(found: dict) -> list:
-    """Returns rich tables of what was measured: errors, beliefs, probes."""
-    return [_errors_table(found), _beliefs_table(found), _probes_table(found)]
+    """Returns rich tables of what was measured: errors, beliefs, probes, and ends if any."""
+    ends = [_ends_table(found)] if found["ends"] else []
+    return [_errors_table(found), _beliefs_table(found), _probes_table(found), *ends]
 
 
 def _table(title: str, *columns: str):
@@ -334,6 +337,14 @@ def _probes_table(found: dict):
         others = (_mean(ways.get(way), last) for way in columns)
         chance = _number(ways["imagined"]["chance"][last])
         table.add_row(name + star, chance, _pm(ways["imagined"], last), *others)
+    return table
+
+
+def _ends_table(found: dict):
+    table, ends = _table("ends, as probabilities", "where", "told"), found["ends"]
+    names = {"at": "an episode ends", "elsewhere": "it goes on", "error": "error, squared"}
+    for key, name in (names | {"rate": "error, telling the rate"}).items():
+        table.add_row(name, _pm(ends[key], 0))
     return table
 
 

@@ -156,6 +156,66 @@ def test_probes_of_what_was_imagined_hold_for_the_truth_and_fall_for_a_model_tha
 # ---- units, ranks and paces
 
 
+class Mortal(Linear):
+    """A linear world that ends where the sum of z passes 2; `tells` makes that a probability."""
+
+    def __init__(self, tells=lambda sure: sure):
+        super().__init__()
+        self.tells = tells
+
+    def imagine(self, belief, action, rng):
+        belief, reward, _ = super().imagine(belief, action, rng)
+        return belief, reward, 1 - self.tells((belief["z"].sum(1) > 2).float())
+
+
+def ended():
+    """Returns the parts of the mortal world: about one of ten steps ends it."""
+    made = parts()
+    for part in made.values():
+        part.windows["terminal"] = part.windows["reward"] > 2
+    return made
+
+
+def test_ends_are_told_where_they_come_and_nowhere_else():
+    made = ended()
+    came = foresight.future(made["test"].windows["terminal"], 3)[1:].double()
+    assert 0.05 < came.mean() < 0.4
+    sure = measured(Mortal(), made).ends()
+    assert sure["at"].min() == 1 and sure["elsewhere"].max() == 0 and sure["error"].max() == 0
+    assert sure["at"].shape[0] <= 6 and sure["elsewhere"].shape == (6, 1)
+    assert sure["reliability"]["told"] == sure["reliability"]["came"] == [0, 1]
+    assert sum(sure["reliability"]["steps"]) == came.numel()
+    rate = came.mean().item()
+    assert sure["rate"].mean().item() == pytest.approx(rate * (1 - rate), rel=0.2)
+
+
+def test_ends_that_are_told_too_early_too_often_or_not_at_all_are_seen():
+    made = ended()
+    rate = foresight.future(made["fit"].windows["terminal"], 3)[1:].double().mean()
+    even = measured(Mortal(lambda sure: sure * 0 + rate), made).ends()
+    torch.testing.assert_close(even["error"], even["rate"], rtol=1e-5, atol=1e-6)
+    never = measured(Linear(), made).ends()
+    assert never["at"].max() == 0 and never["error"].mean() > never["rate"].mean()
+    keen = measured(Mortal(lambda sure: 0.35 + 0.6 * sure), made).ends()
+    told, out = keen["reliability"]["told"], keen["reliability"]["came"]
+    assert told == pytest.approx([0.35, 0.95]) and out == [0, 1]
+    late = ended()
+    for part in late.values():
+        part.windows["terminal"] = part.windows["terminal"].roll(1, 1)
+    assert measured(Mortal(), late).ends()["at"].mean() < 0.8
+    calm = ended()
+    calm["test"].windows["terminal"][:] = False
+    assert measured(Mortal(), calm).ends() == {}
+
+
+def test_probabilities_are_gathered_by_tenths():
+    told = torch.tensor([0.0, 0.05, 0.32, 0.38, 1.0, 1.0])
+    came = torch.tensor([False, True, False, True, True, True])
+    found = foresight.reliability(told, came)
+    assert found["told"] == pytest.approx([0.025, 0.35, 1.0])
+    assert found["came"] == [0.5, 0.5, 1.0] and found["steps"] == [2, 2, 2]
+
+
 def test_predicting_the_mean_has_error_one_and_constants_do_not_count():
     x = normal(1, 500, 4) * torch.tensor([1.0, 9.0, 0.1, 0.0]) + 3
     std = foresight.deviations(x[0])

@@ -10,6 +10,7 @@ import torch
 from umwelten import cli, pictures, probe
 from umwelten.agents.policy import Random
 from umwelten.envs.env import BatchEnv
+from umwelten.envs.reach import Reach
 from umwelten.episodes import Episodes
 from umwelten.rollout import rollout
 from umwelten.score import HELD_OUT, student
@@ -33,9 +34,12 @@ def undrawn(monkeypatch):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Recorded episodes of a short world, with labels, none under a seed held out."""
+    """Recorded episodes of a short world, with labels, none under a seed held out.
+
+    So many that each part has several, whichever their hashes deal it.
+    """
     folder = tmp_path_factory.mktemp("data")
-    command = ["collect", "task=reach", "policy=random", "episodes=20", "n=10", "labels=true"]
+    command = ["collect", "task=reach", "policy=random", "episodes=40", "n=20", "labels=true"]
     assert cli.main([*command, "video=0", f"out={folder}"]) == 0
     return folder
 
@@ -105,6 +109,41 @@ def test_the_simulator_foresees_all_and_beats_the_baselines(tmp_path, undrawn, c
     assert "1-4" in capsys.readouterr().out
 
 
+def test_an_end_is_foreseen_by_the_simulator_and_told_of_in_probabilities(
+    run, tmp_path, undrawn, monkeypatch, capsys
+):
+    """Reach that ends where the arm has swung out: the truth knows it, a model is held to it."""
+    monkeypatch.setattr(Reach, "terminated", lambda self, sim: np.abs(sim.qpos[:, 0]) > 0.15)
+    few = [*FEW[:-2], "horizon=3", "episodes=30", "policy=random", "seed=1"]
+    assert cli.main(["probe", "task=reach", *few, f"out={tmp_path / 'truth'}"]) == 0
+    ends = json.loads((tmp_path / "truth" / "probe.json").read_text())["ends"]
+    assert ends["at"]["mean"] == [1] and ends["elsewhere"]["mean"] == [0]
+    assert ends["error"]["mean"] == [0] and ends["rate"]["mean"][0] > 0.01
+    assert "ends, as probabilities" in capsys.readouterr().out
+    assert cli.main(["probe", f"run={run}", *few, f"out={tmp_path / 'model'}"]) == 0
+    ends = json.loads((tmp_path / "model" / "probe.json").read_text())["ends"]
+    assert ends["at"]["mean"] == [0]  # this one was never asked for ends
+    assert ends["error"]["mean"][0] > ends["rate"]["mean"][0]
+
+
+def test_a_model_of_several_tasks_is_measured_on_each(tmp_path, undrawn):
+    run = tmp_path / "both"
+    train = ["train", "task=reach+push", "action_repeat=10", "steps=24", "seed_steps=12", "n=2"]
+    train += ["pretrain=2", "ratio=0.1", "evaluate_every=0", "threads=1", "model.size=1"]
+    train += ["model.latent=32", "model.batch_size=4", "planner.samples=8", "planner.elites=2"]
+    train += ["planner.proposals=2", "planner.iterations=1", f"out={run}"]
+    assert cli.main(train) == 0
+    few = ["context=2", "horizon=2", "windows=2", "episodes=20", "policy=random", "seed=1"]
+    assert cli.main(["probe", f"run={run}", *few]) == 2  # of which?
+    for task in ("reach", "push"):
+        assert cli.main(["probe", f"run={run}", f"task={task}", *few, f"out={run / task}"]) == 0
+        found = json.loads((run / task / "probe.json").read_text())
+        assert found["task"] == task and found["model"] == "TDMPC2"
+        assert sum(found["episodes"].values()) == 20
+        assert found["errors"] and "untrained" in found["probes"]["pose/place"]
+    assert cli.main(["probe", f"run={run}", "task=lift", *few]) == 2
+
+
 def test_parts_share_no_episode_and_hold_none_that_was_learned(data, run, capsys):
     parts = probe._parts([str(data)], str(run), 8, 3, 0)
     whole = Episodes(data)
@@ -114,9 +153,9 @@ def test_parts_share_no_episode_and_hold_none_that_was_learned(data, run, capsys
               for p in parts.values()]  # fmt: skip
     places = [{p.windows["objects"][i, 0, :3].numpy().tobytes() for i in range(len(p.episode))}
               for p in parts.values()]  # fmt: skip
-    assert all(starts) and sum(map(len, places)) == len(set.union(*places)) == 16
+    assert all(starts) and sum(map(len, places)) == len(set.union(*places)) == 36
     assert [int(p.episode.max()) + 1 for p in parts.values()] == [len(x) for x in places]
-    seen = {whole.episode(i)["objects"][0, :3].tobytes() for i in range(20)
+    seen = {whole.episode(i)["objects"][0, :3].tobytes() for i in range(40)
             if whole.column("episode/id")[i] in learnt}  # fmt: skip
     assert len(seen) == 4 and not seen & set.union(*places)
 
@@ -125,7 +164,7 @@ def test_sources_are_measured_where_they_are_given(data, run, undrawn, tmp_path)
     command = ["probe", f"run={run}", f"sources=[{data}]", *FEW, f"out={tmp_path}"]
     assert cli.main(command) == 0
     found = json.loads((tmp_path / "probe.json").read_text())
-    assert found["mode"] == "dataset replay" and sum(found["episodes"].values()) == 16
+    assert found["mode"] == "dataset replay" and sum(found["episodes"].values()) == 36
     assert not (tmp_path / "episodes").exists()
 
 

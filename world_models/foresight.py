@@ -22,11 +22,15 @@ NEAREST = 5  # of recall
 
 @dataclass(frozen=True)
 class Foresight:
-    """Beliefs along b windows, `{key: (H + 1, b, ...)}`, and the rewards imagined, (H, b)."""
+    """Beliefs along b windows, `{key: (H + 1, b, ...)}`; what is imagined of rewards, (H, b).
+
+    And `alive`, (H, b): the probability that the step does not end an episode.
+    """
 
     seen: Belief
     dreamt: Belief
     reward: Tensor
+    alive: Tensor
 
 
 @torch.no_grad()
@@ -49,7 +53,8 @@ def foresee(
         {k: torch.cat([getattr(p, side)[k] for p in parts], 1) for k in getattr(parts[0], side)}
         for side in ("seen", "dreamt")
     )
-    return Foresight(seen, dreamt, torch.cat([p.reward for p in parts], 1))
+    reward, alive = (torch.cat([getattr(p, k) for p in parts], 1) for k in ("reward", "alive"))
+    return Foresight(seen, dreamt, reward, alive)
 
 
 def _foresee(model: WorldModel, windows: dict[str, Tensor], context: int, rng) -> Foresight:
@@ -62,18 +67,22 @@ def _foresee(model: WorldModel, windows: dict[str, Tensor], context: int, rng) -
         action = windows["action"][:, i]
         if i >= context - 1:
             seen.append(belief)
-    dreamt, rewards = seen[:1], []
+    dreamt, rewards, alives = seen[:1], [], []
     for i in range(context - 1, t - 1):
-        belief, reward, _ = model.imagine(dreamt[-1], windows["action"][:, i], rng)
-        dreamt, rewards = [*dreamt, belief], [*rewards, reward]
+        belief, reward, alive = model.imagine(dreamt[-1], windows["action"][:, i], rng)
+        dreamt, rewards, alives = [*dreamt, belief], [*rewards, reward], [*alives, alive]
     keys = belief.keys()  # memory that only eyes fill is no part of what is imagined
     stacked = ({k: torch.stack([x[k] for x in xs]).cpu() for k in keys} for xs in (seen, dreamt))
-    return Foresight(*stacked, torch.stack(rewards).cpu())
+    return Foresight(*stacked, torch.stack(rewards).cpu(), torch.stack(alives).cpu())
 
 
 def features(belief: Belief) -> Tensor:
-    """Returns beliefs `{key: (H + 1, b, ...)}` as vectors (H + 1, b, d) float64."""
-    return torch.cat([belief[k].double().flatten(2) for k in sorted(belief)], 2)
+    """Returns beliefs `{key: (H + 1, b, ...)}` as vectors (H + 1, b, d) float64.
+
+    What is a whole number, such as which task a row has, names and measures nothing.
+    """
+    parts = [belief[k] for k in sorted(belief) if belief[k].is_floating_point()]
+    return torch.cat([x.double().reshape(*x.shape[:2], -1) for x in parts], 2)
 
 
 @torch.no_grad()
@@ -142,6 +151,20 @@ def per_episode(x: Tensor, episode: Tensor) -> Tensor:
     sums = torch.zeros(int(episode.max()) + 1, len(x), dtype=torch.float64)
     sums.index_add_(0, episode, x.T.double())
     return sums / torch.bincount(episode)[:, None]
+
+
+def reliability(told: Tensor, came: Tensor, bins: int = 10) -> dict[str, list]:
+    """Returns what came of probabilities told (m,), by tenths: their mean, how often, how many.
+
+    came: (m,) bool. Tenths in which nothing was told are left out.
+    """
+    tenth = (told.double() * bins).long().clamp(0, bins - 1)
+    groups = [tenth == i for i in range(bins) if (tenth == i).any()]
+    return {
+        "told": [float(told[g].double().mean()) for g in groups],
+        "came": [float(came[g].double().mean()) for g in groups],
+        "steps": [int(g.sum()) for g in groups],
+    }
 
 
 def ranks(query: Tensor, pool: Tensor) -> Tensor:

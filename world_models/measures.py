@@ -136,6 +136,37 @@ class Measured:
             k: self._curve(v[..., None], paid[1:, :, None], std[None]) for k, v in tries.items()
         }
 
+    def ends(self) -> dict:
+        """Returns what was told of ends at imagined steps, k = 1 ... H; empty where none comes.
+
+        P(terminal), by episode: `at` steps that end one (A, 1), A of the E episodes, and
+        `elsewhere` (E, 1). `error` (E, 1): mean squares of what it misses by (Brier's score),
+        beside those of telling `rate`, as often as steps to be fitted end. `reliability`: what
+        came of what was told, over all steps.
+        """
+        part, k = self.parts["test"], self.context
+        came = future(part.windows["terminal"], k)[1:]
+        if not came.any():
+            return {}
+        told = 1 - self.found["test"].alive.double()
+        rate = future(self.parts["fit"].windows["terminal"], k)[1:].double().mean()
+        squares = {
+            "error": (told - came.double()).square(),
+            "rate": (rate - came.double()).square(),
+        }
+        mean = {name: self._mean(x, torch.ones_like(came)) for name, x in squares.items()}
+        return {
+            "at": self._mean(told, came), "elsewhere": self._mean(told, ~came), **mean,
+            "reliability": foresight.reliability(told.flatten(), came.flatten()),
+        }  # fmt: skip
+
+    def _mean(self, x: Tensor, among: Tensor) -> Tensor:
+        """Returns the means (A, 1) of x (H, b) where `among`, of the episodes that have such."""
+        sums, counts = (
+            per_episode(v.double(), self.parts["test"].episode).sum(1) for v in (x * among, among)
+        )
+        return (sums[counts > 0] / counts[counts > 0])[:, None]
+
     def belief(self) -> dict:
         """Returns how imagined beliefs keep to observed ones.
 
