@@ -13,7 +13,7 @@ import mujoco
 import numpy as np
 
 from .relations import extent
-from .sim import Sim
+from .sim import PATTERN, Sim
 
 LATEST = 10  # control steps: the longest latency
 _PLAIN = np.array([0.5, 0.5, 0.5, 1], np.float32)  # a geom's colour that yields to its material
@@ -203,16 +203,31 @@ def _surfaces(model) -> list[Part]:
     parts = {}
     for g in _shown(model, False):
         field, k = _paint(model, g)
-        own = field == "geom_rgba"
-        parts[field, k] = Part((model.geom(g).name if own else model.mat(k).name) or str(k), g)
+        name = model.geom(g).name if field == "geom_rgba" else model.mat(k).name
+        geoms = parts[field, k].more if (field, k) in parts else ()
+        parts[field, k] = Part(name or str(k), g, (*geoms, g))
     return list(parts.values())
 
 
 def _repaint(sim, i, parts, values, rng) -> None:
+    """Mixes surfaces with a colour, then draws checks, stripes or clouds of another over them."""
     for part, v in zip(parts, values[:, 0], strict=True):
         field, k = _paint(sim.model, part.index)
         rgb = sim.vary(field)[i, k, :3]
         rgb[:] = (1 - v) * rgb + v * rng.random(3)
+    for part, v in zip(parts, values[:, 0], strict=True):
+        style, fine, *rest = rng.random(PATTERN)
+        field, k = _paint(sim.model, part.index)
+        colour = (1 - v) * sim.vary(field)[i, k, :3] + v * np.array(rest[:3])
+        way = 2 * np.array(rest[3:]) - 1
+        pattern = [1 + int(3 * style), (2 + 6 * fine) / _long(sim.model, part.index), *colour]
+        sim.vary("pattern")[i, part.more] = [*pattern, *way / np.sqrt((way**2).sum())] if v else 0
+
+
+def _long(model, geom: int) -> float:
+    """Returns how long a geom is, in m, or a piece of it if it is longer than 2 m."""
+    endless = int(model.geom_type[geom]) == int(mujoco.mjtGeom.mjGEOM_PLANE)
+    return 2.0 if endless else min(max(2 * float(model.geom_aabb[geom, 3:].max()), 0.01), 2.0)
 
 
 def _lamps(model) -> list[Part]:
@@ -369,7 +384,7 @@ KINDS = {
         ("geom_rgba", "mat_rgba"), 3,
     ),
     "texture": Kind(
-        "share", (0, 0.5), (0, 1), _surfaces, _repaint, ("geom_rgba", "mat_rgba")
+        "share", (0, 0.5), (0, 1), _surfaces, _repaint, ("geom_rgba", "mat_rgba", "pattern")
     ),
     "light": Kind(
         "factor", (0.6, 1.5), (0.05, 20), lambda m: _lamps(m) and [*_lamps(m), Part("ambient", 0)],

@@ -15,6 +15,7 @@ import mujoco
 import numpy as np
 from numba import njit
 
+from . import patterns
 from .rays import (
     BOX,
     CAPSULE,
@@ -33,6 +34,7 @@ f32 = np.float32
 _TURN = f32(0.5 / math.pi)
 _TINY = f32(1e-12)
 _COVERS = int(f32(1.4142).view(np.int32))  # texels a pixel may cover, as bits
+PAINT = 7  # numbers of a geom's paint before those of its pattern
 _BLOCK = 512  # pixels that are coloured at a time: what they need stays in the nearest cache
 # Where in `work` and `at` what pixels need lies, of up to _BLOCK each. One array at fixed distances
 # and not many: so the compiler sees that they do not overlap, and does eight or sixteen at a time.
@@ -61,7 +63,8 @@ def shade(
     the cosine of its cutoff (-2: shines to all sides) and [13] its exponent (-1: directional);
     `glow` (m, 6) holds ambient and headlight; `lit` is `rays.occlude`'s, or (m, h, w, 0) where
     nothing casts a shadow. Of a geom, `paint` (m, g, 7) float32 holds red, green, blue,
-    emission, texture repeats along both axes and whether these count per two metres; `texture`
+    emission, texture repeats along both axes and whether these count per two metres, and may hold
+    a pattern (see `patterns`); `texture`
     (g,) int32 is -1 for none. `normal` is (m, h, w, 3), or (m, 0, 0, 3) for primitives, whose
     normals follow from the hits. Where `known`, (m,) bool, the sky and the geoms of `skip` are in
     the picture already.
@@ -163,10 +166,13 @@ def _paint_geom(
             work[G + q] += work[P + q] * h1
             work[B + q] += work[P + q] * h2
     r, g, b, glowing = paint[0], paint[1], paint[2], paint[3]
-    for q in range(count):
-        work[R + q] = min(r * (work[R + q] + glowing), f32(1))
-        work[G + q] = min(g * (work[G + q] + glowing), f32(1))
-        work[B + q] = min(b * (work[B + q] + glowing), f32(1))
+    if paint.shape[0] > PAINT and paint[PAINT] != patterns.NONE:
+        _cover(count, paint, frame, dy, work)
+    else:
+        for q in range(count):
+            work[R + q] = min(r * (work[R + q] + glowing), f32(1))
+            work[G + q] = min(g * (work[G + q] + glowing), f32(1))
+            work[B + q] = min(b * (work[B + q] + glowing), f32(1))
     if texture >= 0:
         _unroll(count, textures, texture, paint, kind, size, frame, dy, at, work)
         _lay(count, textures, texture, at, work)
@@ -256,12 +262,32 @@ def _raise(count, exponent, work):
 
 
 @njit
-def _unroll(count, textures, tex, paint, kind, size, frame, dy, at, work):
-    """Writes where on a texture hits lie, `FACE`, `N0`, `N1`, and a pixel's spread there, `N2`."""
+def _spread(count, dy, work):
+    """Writes how much of a surface pixels cover, `P`, in m."""
     for q in range(count):
         u, v, w = work[U + q], work[V + q], work[W + q]
         slope = abs(work[N0 + q] * u + work[N1 + q] * v + work[N2 + q] * w)
         work[P + q] = work[T + q] * dy * (u * u + v * v + w * w) / max(slope, f32(1e-3))
+
+
+@njit
+def _cover(count, paint, frame, dy, work):
+    """Gives hits what they send back of two colours that a pattern mixes."""
+    _spread(count, dy, work)
+    pattern, glowing = paint[PAINT:], paint[3]
+    r, g, b, r1, g1, b1 = paint[0], paint[1], paint[2], pattern[2], pattern[3], pattern[4]
+    for q in range(count):
+        x, y, z = local_point(frame, work[X + q], work[Y + q], work[T + q])
+        share = patterns.share(pattern, x, y, z, work[P + q])
+        work[R + q] = min((r + share * (r1 - r)) * (work[R + q] + glowing), f32(1))
+        work[G + q] = min((g + share * (g1 - g)) * (work[G + q] + glowing), f32(1))
+        work[B + q] = min((b + share * (b1 - b)) * (work[B + q] + glowing), f32(1))
+
+
+@njit
+def _unroll(count, textures, tex, paint, kind, size, frame, dy, at, work):
+    """Writes where on a texture hits lie, `FACE`, `N0`, `N1`, and a pixel's spread there, `N2`."""
+    _spread(count, dy, work)
     if kind == PLANE and textures.shape[tex, 3] == 0:
         _skins(count, PLANE, False, textures, tex, paint, size, frame, at, work)
     else:

@@ -37,7 +37,7 @@ class View(NamedTuple):
     eye: np.ndarray  # (m, 3)
     look: np.ndarray  # (m, 9)
     frames: np.ndarray  # (m, g, rays.FRAME)
-    paint: np.ndarray  # (m, g, 7)
+    paint: np.ndarray  # (m, g, 7), or (m, g, 15) where there may be patterns
     lamps: np.ndarray  # (m, l, 14)
     glow: np.ndarray  # (m, 6)
 
@@ -52,6 +52,7 @@ class Sight:
         self.lights = sim.light_xpos, sim.light_xdir
         # Of all rows, live: to name a field of a model takes longer than to read it.
         self._shared = {name: getattr(m, name)[None] for name in (*_GEOM, *_COAT, *_LIGHT)}
+        self._shared["pattern"] = np.zeros((1, m.ngeom, 0), np.float32)
         self._head = m.vis.headlight.ambient, m.vis.headlight.diffuse
         self._windows: dict[int, tuple[bytes, np.ndarray]] = {}
         self._hidden: dict[int, np.ndarray] = {}
@@ -105,6 +106,7 @@ class Sight:
         """Returns the view of a camera in m rows."""
         m, count = self.sim.model, len(rows)
         kind, size = self._field("geom_type", rows), self._field("geom_size", rows)
+        pattern = self._all("pattern")
         if camera not in self._hidden:
             own = m.geom_bodyid == mount(m, camera)
             self._hidden[camera] = own | (m.geom_group >= DRAWN_GROUPS)
@@ -112,13 +114,13 @@ class Sight:
             kind, size, np.empty((count, m.ngeom), bool), self._window(camera, rows),
             np.empty((count, 3)), np.empty((count, 9)),
             np.empty((count, m.ngeom, rays.FRAME), np.float32),
-            np.empty((count, m.ngeom, 7), np.float32),
+            np.empty((count, m.ngeom, shading.PAINT + pattern.shape[2]), np.float32),
             np.empty((count, m.nlight, 14), np.float32), np.empty((count, 6), np.float32),
         )  # fmt: skip
         head = m.vis.headlight
         _survey(
             rows, camera, *self.poses, *self.lights, self._hidden[camera],
-            self.material, self.tint, self.finish, *map(self._all, _COAT),
+            self.material, self.tint, self.finish, pattern, *map(self._all, _COAT),
             self.kind, self.cone, self._shared["light_attenuation"][0], *map(self._all, _LIGHT[:3]),
             *self._head, bool(head.active), *view[2:3], *view[4:],
         )  # fmt: skip
@@ -168,8 +170,8 @@ class Sight:
 @rays.kernel
 def _survey(
     rows, camera, xpos, xmat, cam_xpos, cam_xmat, light_xpos, light_xdir, hidden,
-    material, tint, finish, own, coat, light_kind, cone, attenuation, active, diffuse, ambient,
-    head_ambient, head_diffuse, head_on, skip, eye, look, frames, paint, lamps, glow,
+    material, tint, finish, pattern, own, coat, light_kind, cone, attenuation, active, diffuse,
+    ambient, head_ambient, head_diffuse, head_on, skip, eye, look, frames, paint, lamps, glow,
 ):  # fmt: skip
     """Gathers for m rows what the fields of View say, but for kind, size, window and frames."""
     f32 = np.float32
@@ -190,6 +192,8 @@ def _survey(
                 paint[s, g, k] = rgba[k] * tint[g, k]
             for k in range(4):
                 paint[s, g, 3 + k] = finish[g, k]
+            for k in range(pattern.shape[2]):
+                paint[s, g, shading.PAINT + k] = pattern[i, g, k]
         on = active[min(i, active.shape[0] - 1)]
         colours, ambients = diffuse[min(i, len(diffuse) - 1)], ambient[min(i, len(ambient) - 1)]
         for k in range(3):

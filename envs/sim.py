@@ -18,6 +18,7 @@ _DIVERGED = slice(  # of the warnings: position, velocity and acceleration follo
     mujoco.mjtWarning.mjWARN_BADQPOS.value, mujoco.mjtWarning.mjWARN_BADQACC.value + 1
 )
 _OWN = 64  # so many rows, or fewer, keep an MjData each
+PATTERN = 8  # numbers of a geom's pattern, see `patterns`
 _MODEL_FIELD = {"site": "site_xpos", "body": "xpos", "geom": "geom_xpos"}
 
 
@@ -81,16 +82,23 @@ class Sim:
         self._sealed = True
 
     def vary(self, field: str) -> np.ndarray:
-        """Makes the MjModel field `field` one per row; returns it, `(n, ...)`, to be written."""
+        """Makes the MjModel field `field` one per row; returns it, `(n, ...)`, to be written.
+
+        A field that only cameras know is `pattern`, (n, ngeom, PATTERN) float32, 0 for none.
+        """
         if field not in self.varied:
-            self.varied[field] = self.batch.expand(field)
+            new = self.model_field(field).copy() if field == "pattern" else None
+            self.varied[field] = self.batch.expand(field) if new is None else new
         return self.varied[field]
 
     def model_field(self, field: str) -> np.ndarray:
         """Returns the MjModel field for every row, `(n, ...)`, read-only where it is not varied."""
         if field in self.varied:
             return self.varied[field]
-        value = getattr(self.model, field)
+        if field == "pattern":
+            value = np.zeros((self.model.ngeom, PATTERN), np.float32)
+        else:
+            value = getattr(self.model, field)
         return np.broadcast_to(value, (self.n, *value.shape))
 
     def site(self, name: str) -> np.ndarray:

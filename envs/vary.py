@@ -145,10 +145,10 @@ class Variation:
         self._key = self.memory[:, len(self.columns) :][:, :1]
         self._ring = self.memory[:, len(self.columns) + 1 :].reshape(sim.n, -1, width)
         self._nominal = {
-            field: getattr(sim.model, field).copy()
+            field: sim.model_field(field)[0].copy()
             for name in self.ranges
             for field in KINDS[name].fields
-            if getattr(sim.model, field).size
+            if sim.model_field(field).size
         }
         for field in self._nominal:
             sim.vary(field)
