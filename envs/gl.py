@@ -142,6 +142,7 @@ class GLCamera(Camera):
             for field, values in self.sim.varied.items():
                 if field.startswith(("geom_", "mat_", "light_", "cam_")):
                     getattr(self._model, field)[:] = values[row]
+            self._model.vis.headlight.diffuse[:] = self.sim.model_field("headlight")[row]
             for field, array in self._poses.items():
                 getattr(self._data, field)[:] = array[row]
             for name, camera in zip(self.names, self.cameras, strict=True):

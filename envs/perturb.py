@@ -234,15 +234,21 @@ def _lamps(model) -> list[Part]:
     return [Part(model.light(k).name or str(k), k) for k in np.flatnonzero(model.light_active)]
 
 
+def _lights(model) -> list[Part]:
+    return _lamps(model) and [*_lamps(model), Part("ambient", 0), Part("headlight", 0)]
+
+
 def _shine(sim, i, parts, values, rng) -> None:
     head, model = sim.model.vis.headlight, sim.model
     ambient = sim.vary("light_ambient")[i]
     whole = (ambient * model.light_active[:, None].astype(bool)).sum(0)
     whole = whole + (head.ambient if head.active else 0)
-    sim.vary("light_diffuse")[i, [p.index for p in parts[:-1]]] *= values[:-1]
-    # The headlight is all rows' own; a lamp's ambient light makes up for what it shall be.
+    k = len(parts) - 2
+    sim.vary("light_diffuse")[i, [p.index for p in parts[:k]]] *= values[:k]
+    # The headlight's ambient light is all rows' own; a lamp's makes up for what it shall be.
     on = np.flatnonzero(model.light_active)[0]
-    ambient[on] += (values[-1, 0] - 1) * whole
+    ambient[on] += (values[k, 0] - 1) * whole
+    sim.vary("headlight")[i] *= values[k + 1, 0]
 
 
 def _hang(sim, i, parts, values, rng) -> None:
@@ -387,8 +393,8 @@ KINDS = {
         "share", (0, 0.5), (0, 1), _surfaces, _repaint, ("geom_rgba", "mat_rgba", "pattern")
     ),
     "light": Kind(
-        "factor", (0.6, 1.5), (0.05, 20), lambda m: _lamps(m) and [*_lamps(m), Part("ambient", 0)],
-        _shine, ("light_diffuse", "light_ambient"),
+        "factor", (0.6, 1.5), (0.05, 20), _lights, _shine,
+        ("light_diffuse", "light_ambient", "headlight"),
     ),
     "lamp": Kind("m", (-0.5, 0.5), (-5, 5), _lamps, _hang, ("light_pos", "light_dir"), 3),
     "camera": Kind("m", (-0.05, 0.05), (-1, 1), _cameras, _carry, ("cam_pos",), 3),

@@ -53,7 +53,8 @@ class Sight:
         # Of all rows, live: to name a field of a model takes longer than to read it.
         self._shared = {name: getattr(m, name)[None] for name in (*_GEOM, *_COAT, *_LIGHT)}
         self._shared["pattern"] = np.zeros((1, m.ngeom, 0), np.float32)
-        self._head = m.vis.headlight.ambient, m.vis.headlight.diffuse
+        self._shared["headlight"] = m.vis.headlight.diffuse[None]
+        self._head = m.vis.headlight.ambient
         self._windows: dict[int, tuple[bytes, np.ndarray]] = {}
         self._hidden: dict[int, np.ndarray] = {}
         self.textures = shading.textures(m)
@@ -122,7 +123,7 @@ class Sight:
             rows, camera, *self.poses, *self.lights, self._hidden[camera],
             self.material, self.tint, self.finish, pattern, *map(self._all, _COAT),
             self.kind, self.cone, self._shared["light_attenuation"][0], *map(self._all, _LIGHT[:3]),
-            *self._head, bool(head.active), *view[2:3], *view[4:],
+            self._head, self._all("headlight"), bool(head.active), *view[2:3], *view[4:],
         )  # fmt: skip
         poses = (np.ascontiguousarray(array[rows]) for array in self.poses[:2])
         rays.place(kind, size, *poses, view.eye, view.look, view.frames)
@@ -213,4 +214,4 @@ def _survey(
             if not head_on and lamps.shape[1] == 0:
                 glow[s, k] += f32(0.3)  # MuJoCo's renderer leaves no scene in the dark either
             glow[s, k] += head_ambient[k] if head_on else f32(0)
-            glow[s, 3 + k] = head_diffuse[k] if head_on else f32(0)
+            glow[s, 3 + k] = head_diffuse[min(i, len(head_diffuse) - 1), k] if head_on else f32(0)

@@ -19,6 +19,10 @@ _DIVERGED = slice(  # of the warnings: position, velocity and acceleration follo
 )
 _OWN = 64  # so many rows, or fewer, keep an MjData each
 PATTERN = 8  # numbers of a geom's pattern, see `patterns`
+_SEEN = {  # fields that only cameras know, and what they are where no row has its own
+    "pattern": lambda model: np.zeros((model.ngeom, PATTERN), np.float32),
+    "headlight": lambda model: np.array(model.vis.headlight.diffuse, np.float32),
+}
 _MODEL_FIELD = {"site": "site_xpos", "body": "xpos", "geom": "geom_xpos"}
 
 
@@ -84,21 +88,19 @@ class Sim:
     def vary(self, field: str) -> np.ndarray:
         """Makes the MjModel field `field` one per row; returns it, `(n, ...)`, to be written.
 
-        A field that only cameras know is `pattern`, (n, ngeom, PATTERN) float32, 0 for none.
+        Fields that only cameras know are `pattern`, (n, ngeom, PATTERN), 0 for none, and
+        `headlight`, (n, 3), its diffuse colour; both float32.
         """
         if field not in self.varied:
-            new = self.model_field(field).copy() if field == "pattern" else None
-            self.varied[field] = self.batch.expand(field) if new is None else new
+            own = field in _SEEN
+            self.varied[field] = self.model_field(field).copy() if own else self.batch.expand(field)
         return self.varied[field]
 
     def model_field(self, field: str) -> np.ndarray:
         """Returns the MjModel field for every row, `(n, ...)`, read-only where it is not varied."""
         if field in self.varied:
             return self.varied[field]
-        if field == "pattern":
-            value = np.zeros((self.model.ngeom, PATTERN), np.float32)
-        else:
-            value = getattr(self.model, field)
+        value = _SEEN[field](self.model) if field in _SEEN else getattr(self.model, field)
         return np.broadcast_to(value, (self.n, *value.shape))
 
     def site(self, name: str) -> np.ndarray:

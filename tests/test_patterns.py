@@ -1,4 +1,4 @@
-"""Patterns: what vary=texture draws over surfaces, against numpy's; in pictures alone."""
+"""Patterns: what vary=texture draws over surfaces, against numpy's; in pictures alone, as light."""
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from umwelten.envs.raycast import BatchRayCamera, RayCamera
 from umwelten.envs.sim import PATTERN, Sim
 
 SIZE = (48, 48)
+LOOKS = ("texture", "light", "lamp", "colour")
 
 
 def world(n=3, seeds=None, task="PickPlace", vary=("texture",), **options):
@@ -16,14 +17,19 @@ def world(n=3, seeds=None, task="PickPlace", vary=("texture",), **options):
     return env, env.reset(seed=list(range(n)) if seeds is None else seeds)[0]
 
 
-def test_pictures_change_and_nothing_else_does():
-    (plain, before), (env, now) = world(vary=()), world(vary={"texture": (0.5, 0.5)})
+@pytest.mark.parametrize("kind", LOOKS)
+def test_pictures_change_and_nothing_else_does(kind):
+    (plain, before), (env, now) = world(vary=()), world(vary=(kind,))
     for _ in range(3):
         for key in before:
             assert np.array_equal(before[key], now[key]) != key.startswith("rgb"), key
         assert np.array_equal(plain.sim.state, env.sim.state)
         act = np.full((3, 4), 0.3)
         before, now = plain.step(act)[0], env.step(act)[0]
+
+
+def test_a_texture_is_more_than_a_tint_and_of_every_style():
+    env, now = world(vary={"texture": (0.5, 0.5)})
     tinted = env.sim.varied["pattern"].copy()
     styles = set(np.unique(tinted[..., 0]))
     assert styles == {0, 1, 2, 3}
@@ -39,7 +45,7 @@ def test_a_share_of_nothing_is_no_pattern():
 
 
 def test_a_seed_has_its_pictures_whatever_n_and_comes_again_in_its_next_episode_anew():
-    (env, many), (_, alone) = world(4, [7, 3, 9, 3]), world(1, [3])
+    (env, many), (_, alone) = world(4, [7, 3, 9, 3], vary=LOOKS), world(1, [3], vary=LOOKS)
     one = many["rgb/front"]
     assert np.array_equal(one[1], alone["rgb/front"][0]) and np.array_equal(one[1], one[3])
     assert not np.array_equal(one[0], one[2])
@@ -48,14 +54,14 @@ def test_a_seed_has_its_pictures_whatever_n_and_comes_again_in_its_next_episode_
 
 
 def test_what_was_recorded_is_seen_again():
-    env, obs = world(2, physics=True)
+    env, obs = world(2, physics=True, vary=LOOKS)
     env.step(np.zeros((2, 4)))
     obs, *_, info = env.step(np.full((2, 4), 0.5))
     snapshot = env.save()
-    other, _ = world(2, [50, 51], physics=True)
+    other, _ = world(2, [50, 51], physics=True, vary=LOOKS)
     other.set_physics(np.arange(2), info["physics"])
     assert np.array_equal(other._camera.render()["rgb/front"], obs["rgb/front"])
-    third, _ = world(2, [60, 61])
+    third, _ = world(2, [60, 61], vary=LOOKS)
     assert np.array_equal(third.load(snapshot)["rgb/front"], obs["rgb/front"])
     assert np.array_equal(third._camera.render()["rgb/front"], obs["rgb/front"])
 

@@ -198,6 +198,7 @@ def test_of_light_the_picture_is_that_of_a_scene_lit_so():
     def dim(model):
         model.light_diffuse[:] *= 0.5
         model.vis.headlight.ambient[:] *= 0.5
+        model.vis.headlight.diffuse[:] *= 0.5
 
     assert np.abs(shown(env) - picture(env, dim)).max() <= 1
     assert shown(env).mean() < 0.85 * shown(world()).mean()
