@@ -22,6 +22,7 @@ from tdmpc2_speed import compare
 
 from record import record
 from umwelten.agents.planners import Prior
+from umwelten.train import keep_memory
 from umwelten.world_models.dreamer import DreamerV3
 
 BATCH, LENGTH = 16, 64
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    keep_memory()  # for both sides
     results = {"threads": arguments.threads, "rounds": arguments.rounds, "cases": []}
     for case, sides in cases(arguments.r2dreamer).items():
         row = {"size": 1, "case": case} | compare(sides, arguments.rounds)

@@ -284,3 +284,28 @@ def test_a_run_that_sees_pixels_is_scored_through_its_camera(tmp_path):
     arguments = ["task=reach", "policy=prior", f"run={tmp_path / 'run'}", "episodes=1"]
     assert cli.main(["score", *arguments, f"out={tmp_path / 'score.json'}"]) == 0
     assert json.loads((tmp_path / "score.json").read_text())["policy"] == "Prior"
+
+
+FAULTS = """
+import resource, sys
+from umwelten.train import keep_memory
+if sys.argv[1] == "keep":
+    keep_memory()
+def used():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+bytes([1]) * (64 << 20)
+before = used()
+for _ in range(10):
+    bytes([1]) * (64 << 20)
+print(used() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_memory_that_was_freed_is_not_asked_for_anew():
+    faults = []
+    for told in ("keep", "as usual"):
+        call = [sys.executable, "-c", FAULTS, told]
+        faults.append(int(subprocess.run(call, capture_output=True, check=True, text=True).stdout))
+    if os.confstr("CS_GNU_LIBC_VERSION"):
+        assert faults[0] < 100 and faults[1] > 300, faults
