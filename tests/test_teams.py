@@ -96,6 +96,49 @@ def test_a_seed_decides_two_hundred_steps(name):
     assert not any(alike(a, b) for a, b in zip(one[:20], other[:20], strict=True))
 
 
+@EACH
+def test_in_what_order_agents_say_their_actions_changes_nothing(name):
+    worlds = [parallel_env(name) for _ in range(2)]
+    for world in worlds:
+        world.reset(seed=5)
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        actions = drawn(worlds[0], rng)
+        shuffled = {a: actions[a] for a in rng.permutation(worlds[0].agents).tolist()}
+        assert alike(worlds[0].step(actions), worlds[1].step(shuffled))
+
+
+def test_a_runner_is_told_and_paid_the_same_by_either_name():
+    """Runners that change places, speeds and who is named change all that each of them gets."""
+    told = []
+    for swap in (False, True):
+        world = parallel_env("tag")
+        world.reset(seed=4)
+        sim = world.world.sim
+        if swap:
+            for array, size in ((sim.qpos, 9), (sim.qvel, 8)):
+                one, two = array[0, size : 2 * size].copy(), array[0, 2 * size : 3 * size].copy()
+                array[0, size : 2 * size], array[0, 2 * size : 3 * size] = two, one
+            sim.userdata[0, 0] = 1 - sim.userdata[0, 0]
+            sim.refresh(np.array([0]))
+        names = ("runner_0", "runner_1")[:: -1 if swap else 1]
+        move = dict(
+            zip(("chaser_0", *names), np.array([[1, 0.3], [0.5, -1], [-1, 0.2]]), strict=True)
+        )
+        obs, paid, *_ = world.step(move)
+        told.append(
+            [
+                (obs[a]["proprio"], obs[a]["named"][k], paid[a])
+                for k, a in zip((0, 1), names, strict=True)
+            ]
+            + [obs["chaser_0"]["proprio"]]
+        )
+    for one, two in zip(told[0][:2], told[1][:2], strict=True):
+        np.testing.assert_allclose(one[0], two[0], atol=1e-5)
+        assert one[2] == pytest.approx(two[2], abs=1e-6)
+    np.testing.assert_allclose(told[0][2], told[1][2], atol=1e-5)
+
+
 def test_what_is_random_from_the_second_step_on_is_seen_here_though_not_by_pettingzoo():
     assert not alike(story(Fickle("tag"), 5, 3), story(Fickle("tag"), 5, 3))
     parallel_seed_test(lambda: Fickle("tag"), num_cycles=20)  # it looks at one step
