@@ -23,7 +23,7 @@ VERBS = {  # verb: the file beside this one that holds the function of that name
     "doctor": "doctor",
 }
 ROOMS = {"tasks": "envs", "models": "world_models", "policies": "agents", "robots": "robots"}
-LISTS = (*ROOMS, "agents", "configs")
+LISTS = (*ROOMS, "parts", "agents", "configs")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -132,7 +132,8 @@ def _summary(function: Callable) -> tuple[str, list[str]]:
 def list_(what: str = "", /) -> None:
     """Lists what there is to name, and the files to learn from.
 
-    what: tasks, models, policies, robots, agents or configs; all of them where nothing is said
+    what: tasks, models, policies, robots, parts (of models, each to be replaced in Python), agents
+        or configs; all of them where nothing is said
 
     umwelten list
     umwelten list tasks
@@ -146,14 +147,23 @@ def list_(what: str = "", /) -> None:
     for title in [what] if what else LISTS:
         table = Table(title=title, title_justify="left", box=None, pad_edge=False)
         table.add_column("name", style="bold", no_wrap=True)
-        table.add_column("in Python" if title in ROOMS else "file", overflow="fold")
+        place = "place" if title == "parts" else "file"
+        table.add_column("in Python" if title in ROOMS else place, overflow="fold")
         table.add_column("is", overflow="fold")
         if title == "models":
             table.add_column("tier: evidence", overflow="fold")
-        for row in _member_rows(ROOMS[title]) if title in ROOMS else _recipe_rows(title):
+        for row in _rows(title):
             table.add_row(*row)
         if table.row_count:
             console.print(table, "")
+
+
+def _rows(title: str) -> list[tuple[str, ...]]:
+    if title == "parts":
+        models = registry.members("world_models").values()
+        places = [(m.snake, m.constants.get("PARTS", {})) for m in models]
+        return [(model, *place) for model, parts in places for place in parts.items()]
+    return _member_rows(ROOMS[title]) if title in ROOMS else _recipe_rows(title)
 
 
 def _member_rows(room: str) -> list[tuple[str, ...]]:

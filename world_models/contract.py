@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import mode
 
@@ -74,7 +74,7 @@ class Contract:
 
     observation: what it reads of a step. action: what it is told of what was done. belief: what
     it keeps. prediction: what it tells of a step that it imagines. window: steps of the windows
-    it learns from, 0 where it learns nothing.
+    it learns from, 0 where it learns nothing. parts: classes of networks that are not its own.
     """
 
     observation: Mapping[str, Spec]
@@ -82,6 +82,7 @@ class Contract:
     belief: Mapping[str, Spec]
     prediction: Mapping[str, Spec]
     window: int
+    parts: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def step(self) -> dict[str, Spec]:
@@ -109,6 +110,7 @@ class Contract:
             "required": {"step": sorted(self.step), "batch": sorted(self.batch)},
             "action": self.action.plain(),
             **{p: {k: v.plain() for k, v in sorted(getattr(self, p).items())} for p in parts},
+            **({"parts": dict(sorted(self.parts.items()))} if self.parts else {}),
         }
 
     def check_step(self, step: Mapping[str, Tensor], action: Tensor) -> None:

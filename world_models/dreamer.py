@@ -6,7 +6,7 @@ Acting, planning and where windows come from are not known here.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import gymnasium
 import numpy as np
@@ -19,6 +19,7 @@ from ..laprop import LaProp
 from .autoencoder import Decoder, Encoder, choose_senses
 from .imagination import Actor, Head, ReturnScale, actor_loss, critic_loss, lambda_returns
 from .model import Belief, WorldModel
+from .parts import Make, fit
 from .recall import Recall
 from .rssm import RSSM, balanced, flat
 from .saving import copied, put_back
@@ -65,9 +66,20 @@ class DreamerV3(WorldModel):
     12 on for images. episode_length: steps; windows are no longer. discrete: the nu components are
     a one-hot choice. bf16: matrix products in bfloat16 (CUDA). recall: bytes for the beliefs of
     steps; they are part of a checkpoint. compile: torch.compile all of an update but the optimiser.
+    parts: networks of one's own in place of these, `{place of PARTS: what makes it}`, as
+    `parts.fit` says; x is a belief as a vector.
     Raises ValueError for keys, sizes and devices that are not among those.
     """
 
+    PARTS = {  # noqa: RUF012 (a literal, which the registry reads)
+        "encoder": "steps {key: (..., ·)} to tokens (..., width); as autoencoder.Encoder",
+        "rssm": "observe, imagine, follow and predict beliefs; as rssm.RSSM",
+        "decoder": "beliefs' two parts to observations, and their loss; as autoencoder.Decoder",
+        "reward": "x (..., d) to logits of bins",
+        "goes_on": "x (..., d) to a logit (..., 1)",
+        "actor": "x (..., d) to a distribution of actions; as imagination.Actor",
+        "critic": "x (..., d) to logits of bins",
+    }
     across = True  # windows may go from one episode into the next
     fresh = True  # and are learnt from once as soon as they are there
     differentiable = True  # where categories are drawn, by the gradient of their probabilities
@@ -97,6 +109,7 @@ class DreamerV3(WorldModel):
         bf16: bool = False,
         recall: int = 1 << 30,
         compile: bool = False,
+        parts: Mapping[str, Make] | None = None,
     ):
         super().__init__()
         if size not in SIZES:
@@ -116,9 +129,8 @@ class DreamerV3(WorldModel):
         self.lam, self.entropy_coef, self.free_nats, self.tau = lam, entropy_coef, free_nats, tau
         self.bf16, self.two_hot = bf16, SymexpTwoHot()
         with torch.device("meta" if self.device.type == "meta" else "cpu"):
-            self._build(
-                observation, size, discrete, recall, torch.Generator("cpu").manual_seed(seed)
-            )
+            rng = torch.Generator("cpu").manual_seed(seed)
+            self._build(observation, size, discrete, recall, parts, rng)
         self.to(self.device)
         self.generator = torch.Generator("cpu" if self.device.type == "meta" else self.device)
         self.seed, self.updates = seed, 0
@@ -128,7 +140,7 @@ class DreamerV3(WorldModel):
             # All of an update but the optimiser, as a graph that a GPU replays without Python.
             self._losses = torch.compile(self._losses, mode="reduce-overhead")
 
-    def _build(self, space, size: int, discrete: bool, recall: int, rng: torch.Generator) -> None:
+    def _build(self, space, size: int, discrete: bool, recall: int, parts, rng) -> None:
         deter, hidden, classes, depth, units = SIZES[size]
         stoch, bins = STOCH * classes, self.two_hot.count
         senses = self.vectors, self.images
@@ -139,6 +151,7 @@ class DreamerV3(WorldModel):
         self.goes_on = Head(deter + stoch, units, 1, 1, rng)
         self.actor = Actor(deter + stoch, units, self.nu, discrete, rng)
         self.critic = Head(deter + stoch, units, 3, bins, rng, scale=0.0)
+        self.fitted = fit(self, self.PARTS, parts, rng)
         self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.return_scale = ReturnScale()
         self.recall = Recall(deter, STOCH, classes, self.nu, recall, self.device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
+from types import MappingProxyType
 
 import gymnasium
 import numpy as np
@@ -33,6 +34,7 @@ class WorldModel(nn.Module, ABC):
     discount: float  # of one imagined step
     device: torch.device
     differentiable: bool = False  # whether imagine and value let gradients through to actions
+    fitted: Mapping[str, str] = MappingProxyType({})  # places with networks not its own: classes
     share: Share = ALONE  # of a batch, where several processes learn as one
 
     def io_contract(self) -> Contract:
@@ -54,6 +56,7 @@ class WorldModel(nn.Module, ABC):
             belief={k: Spec.of(v) for k, v in belief.items()},
             prediction={"reward": NUMBER, "alive": Spec((), low=0.0, high=1.0)} | decoded,
             window=self.window,
+            parts=self.fitted,
         )
 
     @abstractmethod

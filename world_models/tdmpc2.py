@@ -6,7 +6,7 @@ It knows nothing of the planner that searches through it.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import gymnasium
 import numpy as np
@@ -35,6 +35,7 @@ from .encoders import (
     window_starts,
 )
 from .model import Belief, WorldModel
+from .parts import Make, fit
 from .saving import copied, put_back
 from .tasks import TaskSpec, TaskTable, Told, heuristic_discount, told_of
 
@@ -65,10 +66,19 @@ class TDMPC2(WorldModel):
     tasks: several to learn at once, from vectors; steps then say by `task` (n,) int64 which of
     them a row has, observations and actions are padded to the widest, every network reads the
     task's embedding of `task_width` numbers behind what it reads anyway, and each task has the
-    discount of its own episodes. latent: in place of the size's own.
+    discount of its own episodes. latent: in place of the size's own. parts: networks of one's own
+    in place of these, `{place of PARTS: what makes it}`, as `parts.fit` says; m rows, d latent.
     Raises ValueError for keys, sizes, tasks and devices that are not among those.
     """
 
+    PARTS = {  # noqa: RUF012 (a literal, which the registry reads)
+        "encoder": "observations (m, ·) or images of frames to latents (m, d), simplices",
+        "dynamics": "latents (..., d), actions (..., nu) to latents (..., d), simplices",
+        "reward": "latents (..., d), actions (..., nu) to logits of bins (..., 101)",
+        "terminal": "latents (..., d) to a logit (..., 1), where episodic",
+        "policy": "latents (..., d) to mean and raw deviation (..., 2 nu)",
+        "critics": "latents (m, d), actions (m, nu) to logits (k, m, 101); as nets.Ensemble",
+    }
     differentiable = True
 
     def __init__(
@@ -105,6 +115,7 @@ class TDMPC2(WorldModel):
         tasks: Sequence[TaskSpec] | None = None,
         task_width: int = 96,
         latent: int | None = None,
+        parts: Mapping[str, Make] | None = None,
     ):
         super().__init__()
         if size not in SIZES:
@@ -116,14 +127,13 @@ class TDMPC2(WorldModel):
         self.nu, self.episodic, self.horizon, self.batch_size = nu, episodic, horizon, batch_size
         self.window = horizon + 1 + (FRAMES - 1 if self.pixels else 0)
         self.discount = heuristic_discount(episode_length) if discount is None else discount
-        self.latent = SIZES[size][2] if latent is None else latent
+        self.log_std, self.latent = log_std, SIZES[size][2] if latent is None else latent
         self.coefs = (consistency_coef, reward_coef, value_coef, terminal_coef, entropy_coef)
         self.rho, self.tau, self.dropout, self.grad_clip = rho, tau, dropout, grad_clip
-        self.log_std, self.shift, self.bf16 = log_std, shift, bf16
-        self.two_hot = TwoHot(-bound, bound, bins)
+        self.shift, self.bf16, self.two_hot = shift, bf16, TwoHot(-bound, bound, bins)
         self.seed, self.updates, rng = seed, 0, torch.Generator("cpu").manual_seed(seed)
         with torch.device("meta" if self.device.type == "meta" else "cpu"):
-            self._build(size, 0 if tasks is None else task_width, rng)
+            self._build(size, 0 if tasks is None else task_width, parts, rng)
             self.tasks = None if tasks is None else TaskTable(tasks, nu, task_width, rng, discount)
         self.discount = self.discount if self.tasks is None else self.tasks.longest
         self.to(self.device)
@@ -149,7 +159,7 @@ class TDMPC2(WorldModel):
         self._policy_loss = torch.compile(self._policy_loss, mode="reduce-overhead")
         self._imagine = torch.compile(self._imagine)
 
-    def _build(self, size: int, told: int, rng: torch.Generator) -> None:
+    def _build(self, size: int, told: int, parts, rng: torch.Generator) -> None:
         """Makes the networks; each reads `told` numbers more, the embedding of the task."""
         inputs = sum(self.observation[k].shape[0] for k in self.senses)
         wide, layers, _, hidden, count = SIZES[size]
@@ -165,6 +175,7 @@ class TDMPC2(WorldModel):
         self.terminal = MLP([z, hidden, hidden, 1], rng) if self.episodic else None
         self.policy = MLP([z, hidden, hidden, 2 * self.nu], rng)
         self.critics = Ensemble(count, [za, hidden, hidden, bins], rng)
+        self.fitted = fit(self, self.PARTS, parts, rng)
         self.target = copy.deepcopy(self.critics).requires_grad_(False)
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("ends", torch.tensor([0.05, 0.95]), persistent=False)  # quantiles
@@ -216,7 +227,9 @@ class TDMPC2(WorldModel):
         told = self._told(belief)
         z = told_of(belief["z"], told)
         action = action if told is None else action * told.mask
-        z, reward, alive = self._imagine(z if z.requires_grad else distinct_rows(z), action, told)
+        if not (z.requires_grad or self.fitted):
+            z = distinct_rows(z)
+        z, reward, alive = self._imagine(z, action, told)
         return {"z": z} | self._task(belief), reward, alive
 
     def _imagine(self, z: Tensor, action: Tensor, told: Told | None):
