@@ -61,8 +61,9 @@ class GLCamera(Camera):
     """Draws scenes with any geoms by MuJoCo's own OpenGL renderer, one row after the other.
 
     Tuned for small pictures: no multisampling, coarse round shapes, a shadow map only where
-    `shadows`. Has no normals. OpenGL binds it to the thread that draws first. Raises ValueError
-    where OpenGL does not work (`gl_works` tells why).
+    `shadows`. Has no normals, and draws surfaces that have a pattern (`patterns`) in their first
+    colour alone. OpenGL binds it to the thread that draws first. Raises ValueError where OpenGL
+    does not work (`gl_works` tells why).
     """
 
     drawable = ("rgb", "depth", "segmentation")
