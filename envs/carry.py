@@ -53,13 +53,20 @@ def pay(near, there, grasp, lifted, placed) -> np.ndarray:
 
 
 def move(
-    sim: Sim, body: Body, thing: np.ndarray, grasp: np.ndarray, goal: np.ndarray, there: np.ndarray
+    sim: Sim,
+    body: Body,
+    thing: np.ndarray,
+    grasp: np.ndarray,
+    goal: np.ndarray,
+    there: np.ndarray,
+    wide: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns where the hand goes next `(n, 3)` in m, and its jaws `(n,)`, to put a thing down.
 
     Hovers, descends, grasps, lifts, carries, lowers and lets go, by what it sees now. thing: where
     it is (n, 3) m. grasp: both fingers touch it (n,). goal: where its centre is let go (n, 3) m.
-    there: it is where it shall be (n,), so that the hand lets go, and leaves.
+    there: it is where it shall be (n,), so that the hand lets go, and leaves. wide: -1 to 1, as
+    far as the jaws open.
     """
     tip, high = sim.site("tcp"), thing[:, 2]
     aside = distance(tip[:, :2], thing[:, :2])
@@ -72,7 +79,7 @@ def move(
     edge = np.where(lean > 0.15, 0.02 * lean, 0.0)
     down = there | ((gap < 0.015) & (high < goal[:, 2] + 0.004 + edge))
     case = [
-        down & grasp | there & (aside < 0.03) & (scene.opening(sim, body) < 0.75),
+        down & grasp | there & (aside < 0.03) & (scene.opening(sim, body) < 0.375 * (1 + wide)),
         there,
         grasp & over,
         grasp,
@@ -88,5 +95,5 @@ def move(
     )
     lower = tip[:, 2] + goal[:, 2] - high
     z = np.select(case, [tip[:, 2], HOVER, lower, HOVER, high, high, HOVER], HOVER)
-    jaws = np.select(case, [1.0, 1.0, -1.0, -1.0, -1.0, 1.0, 1.0], 1.0)
+    jaws = np.select(case, [wide, wide, -1.0, -1.0, -1.0, wide, wide], wide)
     return np.concatenate([xy, z[:, None]], 1), jaws

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..robots.body import Body
 from . import scene, vessels
-from .carry import held, move, things
+from .carry import HOVER, held, move, things
 from .control import Control
 from .furniture import paint
 from .language import NAMES, refer
@@ -71,12 +71,20 @@ def _pay(near, there, grasp, lifted, ready) -> np.ndarray:
     return np.where(ready == _WORK, 1.0, 0.95 * (np.clip(ready + part, 0, _WORK) / _WORK))
 
 
+def _wide(body: Body) -> float:
+    """Returns how far jaws open: those that swing would reach over a bin's wall beside a thing."""
+    return 0.45 if body.jaws[1] - body.jaws[0] > 0.5 else 1.0
+
+
 def _script(sim: Sim, body: Body, control: Control, goals, there) -> np.ndarray | None:
     _, grasp, turn = _state(sim, there)
     thing = scene.pick(sim, scene.objects(sim)[0], turn)
     goal, rows = scene.pick(sim, goals, turn), sim.rows
-    place, jaws = move(sim, body, thing, grasp[rows, turn], goal, there[rows, turn])
-    return control.aim(sim, place, jaws, speed=0.6)
+    place, jaws = move(sim, body, thing, grasp[rows, turn], goal, there[rows, turn], _wide(body))
+    # a light arm, which is slow over the table, makes up for it on the way
+    tip = sim.site("tcp")
+    way = (tip[:, 2] > HOVER - 0.04) & (distance(place[:, :2], tip[:, :2]) > 0.04)
+    return control.aim(sim, place, jaws, np.where(way, 0.6 / body.pace, 0.6)[:, None])
 
 
 def _label(sim: Sim, there: np.ndarray) -> dict[str, np.ndarray]:
