@@ -38,7 +38,8 @@ class Control(ABC):
     def aim(self, sim: Sim, goal: np.ndarray, jaws, speed: float = 1.0) -> np.ndarray | None:
         """Returns actions `(n, nu)` that lead the tool towards `goal` (n, 3) in m, or None.
 
-        jaws: -1 closed to 1 open, a number or `(n,)`; speed: the share of the fastest that is used.
+        jaws: -1 closed to 1 open, a number or `(n,)`; speed: the share of the fastest that is used,
+        a number or `(n, 1)`.
         What a scripted expert is made of; None where this control cannot say.
         """
         return None
