@@ -68,7 +68,8 @@ class Direct(Control):
         )
 
     def apply(self, sim: Sim, action: np.ndarray) -> None:
-        sim.ctrl[:] = sim.ctrl_middle + sim.ctrl_half * action.astype(float)
+        np.multiply(sim.ctrl_half, action, sim.ctrl)
+        np.add(sim.ctrl, sim.ctrl_middle, sim.ctrl)
 
 
 class DeltaPosition(Control):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import mujoco
 import numpy as np
@@ -15,16 +13,17 @@ from gymnasium.vector.utils import batch_space
 from ..robots.body import Body
 from . import labels as truth
 from . import language
-from .rows import accepted, asked_rows, every, masked, row_seeds, some, spread, where
+from .rows import Streams, accepted, asked_rows, every, masked, row_seeds, some, spread, where
 from .sense import Sense
 from .senses import Senses
 from .sim import Sim
-from .snapshot import Snapshot
+from .snapshot import Snapshot, fingerprint
 from .task import Task, make_task
 from .vary import Ranges, Variation
 
 REWARDS = ("dense", "sparse")
 _FAULTS = np.array(["", "physics"], object)
+_ONE = np.array(1)
 PICTURE = (480, 480)  # height and width of render()'s frames
 
 
@@ -164,12 +163,11 @@ class BatchEnv(VectorEnv):
         self._limit = np.array(np.iinfo(np.int64).max if limit < 0 else limit)
         self._dt = np.array(self.task.control_dt)
         n = self.num_envs
+        self._streams = Streams()
         self._seed = np.full(n, -1, np.int64)  # -1: not drawn yet
         self._episode = np.zeros(n, np.int64)
         self._age = np.zeros(n, np.int64)  # control steps since the episode began
-        self._all = np.ones(n, bool)
-        self._done = np.ones(n, bool)
-        self._fault = np.zeros(n, bool)
+        self._all, self._done, self._fault = np.ones(n, bool), np.ones(n, bool), np.zeros(n, bool)
         self._words = np.full(n, "", object)
         self._codes = np.zeros((n, language.LENGTH), np.uint8)
         self._last: dict[str, np.ndarray] = {}
@@ -181,11 +179,16 @@ class BatchEnv(VectorEnv):
         its next episode (its first seed is then drawn from the system).
         """
         mask = asked_rows(options, self.num_envs)
+        obs, success = self.start(seed, mask)
+        return obs, masked(self._info(success), mask)
+
+    def start(self, seed: int | list[int | None] | None, mask: np.ndarray):
+        """Does as `reset` in the rows of mask (n,) bool; returns observations and success."""
         seeds = row_seeds(seed, self.num_envs)
         if isinstance(seed, int):
             super().reset(seed=seed)
         rows = np.flatnonzero(mask)
-        for i in rows:
+        for i in rows.tolist():
             if seeds[i] is not None:
                 self._seed[i], self._episode[i] = seeds[i], 0
             elif self._seed[i] < 0:
@@ -199,15 +202,15 @@ class BatchEnv(VectorEnv):
                 raise ValueError("reset_mask leaves out rows that were never reset; reset all once")
             obs = {k: where(mask, v, self._last[k]) for k, v in obs.items()}
         self._keep(obs)
-        return obs, masked(self._info(self.task.success(self.sim)), mask)
+        return obs, self.task.success(self.sim)
 
     def step(self, actions: np.ndarray):
         """Advances every row by one action; rows that ended are treated as autoreset_mode says.
 
         Raises ValueError, before anything moves, for actions of a wrong shape or not finite.
         """
-        obs, reward, terminated, truncated, info = self.advance(actions)
-        final: dict[str, Any] = {}
+        obs, reward, terminated, truncated, success = self.advance(actions)
+        info, final = self._info(success), {}
         if self._mode is AutoresetMode.SAME_STEP and some(self._done):
             obs, final = self._reset_in_step(obs, info)
             info = self._info(self.task.success(self.sim))
@@ -215,7 +218,7 @@ class BatchEnv(VectorEnv):
         return obs, reward, terminated, truncated, masked(info, self._all) | final
 
     def advance(self, actions: np.ndarray):
-        """Does as `step`, but for SAME_STEP's resets and the infos' `_key`s."""
+        """Does as `step`, but for SAME_STEP's resets; the last is not the infos but success."""
         action, due = accepted(actions, self.action_space.shape), self._done
         reset = some(due)
         if reset and self._mode is not AutoresetMode.NEXT_STEP:
@@ -237,26 +240,27 @@ class BatchEnv(VectorEnv):
             obs = {k: where(self._fault, self._last[k], v) for k, v in obs.items()}
         self._done = terminated | truncated
         self._keep(obs)
-        return obs, reward, terminated, truncated, self._info(success)
+        return obs, reward, terminated, truncated, success
 
     def _advance(self, action: np.ndarray, run: np.ndarray) -> tuple[np.ndarray, ...]:
         """Moves the rows in `run`; returns rewards and terminations, 0 and False elsewhere.
 
         And success where all rows now are, if any ran.
         """
-        sim, task = self.sim, self.task
-        total, ended, success = np.zeros(sim.n), np.zeros(sim.n, bool), self._all
+        sim, task, success = self.sim, self.task, self._all
+        at_once = self.action_repeat == 1 and every(run)
+        total, ended = np.zeros(sim.n), np.zeros(sim.n, bool)
         for _ in range(self.action_repeat):
             if not some(run):
                 break
             task.control.apply(sim, self.variation.delayed(action, run))
-            self._age += run.astype(np.int64)
+            self._age += _ONE if at_once else run.astype(np.int64)
             self.senses.step(run, self._seed, self._episode, self._age)
             fault = sim.diverged()
             reward, success = task.judge(sim)
             if self._sparse:
                 reward = success.astype(float)
-            if self.action_repeat == 1 and every(run) and not some(fault):
+            if at_once and not some(fault):
                 return reward, task.terminated(sim), success  # what follows, where none is apart
             fault = fault & run
             total += np.where(run & ~fault, reward, 0.0)
@@ -273,16 +277,14 @@ class BatchEnv(VectorEnv):
         self.variation.clear(rows)
         for i in rows.tolist():
             key = np.array([self._seed[i], self._episode[i]], np.uint64)
-            self.task.reset(sim, i, np.random.Generator(np.random.Philox(key=key)))
+            self.task.reset(sim, i, self._streams.at(key))
             self.variation.draw(i, key)
         if self._set_const:
             sim.set_const(rows)
         sim.forward(rows)
         self.task.control.start(sim, rows)
         self.senses.begin(rows, self._seed, self._episode)
-        self._age[rows] = 0
-        self._done[rows] = False
-        self._fault[rows] = False
+        self._age[rows] = self._done[rows] = self._fault[rows] = 0
         self._name(rows)
 
     def _name(self, rows: np.ndarray) -> None:
@@ -293,8 +295,7 @@ class BatchEnv(VectorEnv):
 
     def _reset_in_step(self, obs: dict, info: dict) -> tuple[dict, dict]:
         """Begins the next episode of the rows that are done; their last step moves to final_*."""
-        done = self._done.copy()
-        rows = np.flatnonzero(done)
+        rows = np.flatnonzero(done := self._done.copy())
         final = np.full(self.num_envs, None, object)
         for i in rows:
             final[i] = {k: v[i].copy() for k, v in obs.items()}
@@ -316,21 +317,25 @@ class BatchEnv(VectorEnv):
             if rows is not None and len(rows) < self.num_envs:
                 images = {k: spread(v, rows, self.num_envs) for k, v in images.items()}
             obs |= images
-        return obs | self.senses.observe()
+        return obs | self.senses.observe() if self.senses.all else obs
 
     def _info(self, success: np.ndarray) -> dict[str, np.ndarray]:
         if some(self._fault):
             success = success & ~self._fault
-        info = {
+        return {
             "success": success,
             "is_success": success.copy(),
             "instruction": self._words.copy(),
             "time": self._age * self._dt,
             "fault": _FAULTS[self._fault.astype(np.intp)],
-        }
+        } | self._asked()
+
+    def _asked(self) -> dict[str, np.ndarray]:
+        """Returns what infos hold where it is asked for."""
+        info = {}
         if self._with_labels:
             labels = truth.of(self.task, self.sim)
-            info |= {f"label/{k}": np.array(v) for k, v in labels.items()}
+            info = {f"label/{k}": np.array(v) for k, v in labels.items()}
             if self.variation.columns:
                 info["label/perturbation"] = self.variation.values.copy()
         if self._with_physics:
@@ -344,11 +349,8 @@ class BatchEnv(VectorEnv):
     def fingerprint(self) -> str:
         """Returns a hash of the compiled model: Snapshots pass between worlds that share it."""
         if not hasattr(self, "_fingerprint"):
-            blob = np.empty(mujoco.mj_sizeModel(self._bare), np.uint8)
-            mujoco.mj_saveModel(self._bare, None, blob)
-            drawn = " ".join([*self.variation.columns, *map(repr, self.senses.all)])
-            kind = f"{type(self.task).__name__} {mujoco.__version__} {drawn}".encode()
-            self._fingerprint = hashlib.sha256(kind + blob.tobytes()).hexdigest()
+            drawn = self.variation.columns, map(repr, self.senses.all)
+            self._fingerprint = fingerprint(self._bare, type(self.task).__name__, *drawn)
         return self._fingerprint
 
     def expert(self) -> np.ndarray:

@@ -54,7 +54,9 @@ class Sim:
         self._sealed = False
         self._views: dict[tuple[str, str], np.ndarray] = {}
         self._once: dict = {}
-        self.rows = np.arange(n)
+        self.rows, self._none = np.arange(n), np.zeros(n, bool)
+        self._none.flags.writeable = False
+        self._keyframe = 0 if model.nkey else -1
         self.ctrl_low, self.ctrl_high = low, high = model.actuator_ctrlrange.T.copy()
         self.ctrl_middle, self.ctrl_half = (high + low)[None] / 2, (high - low)[None] / 2
 
@@ -183,11 +185,14 @@ class Sim:
 
     def reset(self, rows: np.ndarray) -> None:
         """Puts the rows (sorted ints) back to the model's first keyframe, or its qpos0."""
-        self.batch.reset(rows, 0 if self.model.nkey else -1, _NONE)
+        self.batch.reset(self._some(rows), self._keyframe, _NONE)
+
+    def _some(self, rows: np.ndarray) -> np.ndarray | None:
+        return None if len(rows) == self.n else rows  # whose checks take longer than a reset
 
     def forward(self, rows: np.ndarray) -> None:
         """Computes the derived fields of the rows (sorted ints) from their state."""
-        self.batch.forward(rows)
+        self.batch.forward(self._some(rows))
 
     def refresh(self, rows: np.ndarray | None) -> None:
         """Computes what depends on position and velocity alone, as `step` leaves it; no forces."""
@@ -200,7 +205,7 @@ class Sim:
     def diverged(self) -> np.ndarray:
         """Returns `(n,)` bool: the engine met a non-finite or huge state since the reset."""
         if not np.count_nonzero(self._bad):  # nearly always, and `any` takes ten times as long
-            return np.zeros(self.n, bool)
+            return self._none
         return self._bad.any(1)
 
     def substeps(self, control_dt: float) -> int:

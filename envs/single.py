@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -56,23 +57,40 @@ class Env(gymnasium.Env):
         self.observation_space = self.batch.single_observation_space
         self.action_space = self.batch.single_action_space
         self.action_spec = self.batch.action_spec
+        self._dt = self.batch.task.control_dt
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
         """Begins an episode: the seed's first, or without one the next of the seed last given."""
         super().reset(seed=seed)
         if seed is None and self.batch._seed[0] < 0:
             seed = int(self.np_random.integers(2**31))
-        obs, info = self.batch.reset(seed=seed)
-        return _first(obs), {k: single(v) for k, v in info.items() if k[0] != "_"}
+        obs, success = self.batch.start(seed, self.batch._all)
+        return _first(obs), self._info(success)
 
     def step(self, action: np.ndarray):
         """Advances by one action `(nu,)`; ValueError for a wrong shape or a number not finite."""
         action = np.asarray(action, np.float32)
         if action.shape != self.action_space.shape:
             raise ValueError(f"an action has shape {self.action_space.shape}, got {action.shape}")
-        obs, reward, terminated, truncated, info = self.batch.advance(action[None])
+        obs, reward, terminated, truncated, success = self.batch.advance(action[None])
         done = terminated.item(), truncated.item()
-        return _first(obs), reward.item(), *done, {k: single(v) for k, v in info.items()}
+        return _first(obs), reward.item(), *done, self._info(success)
+
+    def _info(self, success: np.ndarray) -> dict[str, Any]:
+        """Returns BatchEnv's infos of the row, made without the arrays for rows."""
+        batch = self.batch
+        failed = batch._fault.item()
+        won = success.item() and not failed
+        info = {
+            "success": won,
+            "is_success": won,
+            "instruction": batch._words.item(),
+            "time": batch._age.item() * self._dt,
+            "fault": "physics" if failed else "",
+        }
+        if asked := batch._asked():
+            info |= {k: single(v) for k, v in asked.items()}
+        return info
 
     def expert(self) -> np.ndarray:
         """Returns the task's scripted action `(nu,)` for the present state."""

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import mujoco
 import numpy as np
+
+
+def fingerprint(model: mujoco.MjModel, task: str, *drawn: Iterable[str]) -> str:
+    """Returns a hash of a compiled model, its task and what is drawn and sensed in it."""
+    blob = np.empty(mujoco.mj_sizeModel(model), np.uint8)
+    mujoco.mj_saveModel(model, None, blob)
+    words = " ".join(word for words in drawn for word in words)
+    kind = f"{task} {mujoco.__version__} {words}".encode()
+    return hashlib.sha256(kind + blob.tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)

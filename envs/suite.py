@@ -41,14 +41,20 @@ def draw_joints(sim: Sim, i: int, rng: np.random.Generator) -> None:
     Unlimited slides and the places of free bodies stay. A free body's quaternion is drawn from
     the positive orthant, as the suite does.
     """
-    model = sim.model
-    kind, limited = model.jnt_type, model.jnt_limited.astype(bool)
-    for start in model.jnt_qposadr[kind == _FREE].tolist():
+    free, places, low, high = sim.once("joints to draw", lambda: _drawn(sim.model))
+    for start in free:
         turn = rng.random(4)
         sim.qpos[i, start + 3 : start + 7] = turn / np.linalg.norm(turn)
+    sim.qpos[i, places] = rng.uniform(low, high)
+
+
+def _drawn(model: mujoco.MjModel) -> tuple[list[int], np.ndarray, np.ndarray, np.ndarray]:
+    """Returns where in qpos free joints begin, and where others that are drawn are, low, high."""
+    kind, limited = model.jnt_type, model.jnt_limited.astype(bool)
     low, high = np.where(limited[:, None], model.jnt_range, (-np.pi, np.pi)).T
     drawn = (limited | (kind == _HINGE)) & (kind != _FREE)
-    sim.qpos[i, model.jnt_qposadr[drawn]] = rng.uniform(low[drawn], high[drawn])
+    free = model.jnt_qposadr[kind == _FREE].tolist()
+    return free, model.jnt_qposadr[drawn], low[drawn], high[drawn]
 
 
 def draw_turn(rng: np.random.Generator) -> np.ndarray:

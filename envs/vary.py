@@ -15,6 +15,7 @@ import numpy as np
 from ..registry import nearest
 from .paraphrase import paraphrase
 from .perturb import KINDS, LATEST
+from .rows import Streams
 from .sense import keyed, normal
 from .sim import Sim
 
@@ -119,7 +120,7 @@ class Variation:
     def __init__(
         self, sim: Sim, vary: Ranges | Sequence[str], width: int, named: Sequence[str] = ()
     ):
-        self.sim, self.ranges = sim, checked(vary)
+        self.sim, self.ranges, self._streams = sim, checked(vary), Streams()
         self._parts = {
             name: [
                 p for p in KINDS[name].parts(sim.model) if name != "texture" or p.name not in named
@@ -182,8 +183,8 @@ class Variation:
         for name, parts in self._parts.items():
             kind, (low, high) = KINDS[name], self.ranges[name]
             # A stream of its own: what else varies changes nothing here.
-            counter = [0, 0, zlib.crc32(name.encode()), 1]
-            rng = np.random.Generator(np.random.Philox(key=key, counter=counter))
+            counter = np.array([0, 0, zlib.crc32(name.encode()), 1], np.uint64)
+            rng = self._streams.at(key, counter)
             u = rng.random((len(parts), kind.width))
             if kind.whole:
                 values = low + np.floor((high - low + 1) * u)
@@ -194,7 +195,7 @@ class Variation:
             kind.put(self.sim, i, parts, values, rng)
             self.memory[i, self._at[name]] = values.ravel()
         if self.ranges:
-            rng = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, 1]))
+            rng = self._streams.at(key, np.array([0, 0, 0, 1], np.uint64))
             self._key[i] = float(rng.integers(2**53))
 
     @property

@@ -35,7 +35,7 @@ class _Walker(Task, ABC):
 
     def observe(self, sim: Sim) -> dict[str, np.ndarray]:
         """`proprio` (n, 24): every body's cosine and sine, the torso's height, velocities."""
-        links = sim.xmat[:, 1:, [0, 2]].reshape(sim.n, -1)
+        links = sim.xmat[:, 1:, 0:3:2].reshape(sim.n, -1)
         return {"proprio": np.concatenate([links, sim.body("torso")[:, 2:], sim.qvel], 1)}
 
     def terms(self, sim: Sim) -> dict[str, np.ndarray]:
