@@ -23,9 +23,10 @@ class BC(Policy):
     """Behaviour cloning: learns to act as in recorded episodes, and acts by what it has learnt.
 
     An MLP maps the vectors of one step, normalised, to the next `horizon` actions, by regression
-    with the L1 loss. Of these `execute` are done before it looks again. What follows an episode's
-    end, its last step's action included, was never done and is not learnt. It acts by the moving
-    average of its weights.
+    with the L1 loss. Of these `execute` are done before it looks again; where it is one, a clone
+    may stand for ever before a threshold at which the expert would have closed its jaws. What
+    follows an episode's end, its last step's action included, was never done and is not learnt.
+    It acts by the moving average of its weights.
 
     space: observations of one row. nu: components of an action. keys: the vectors it reads, by
     default all. hidden: units of each of the `layers` hidden layers. The rest are Optimiser's:
