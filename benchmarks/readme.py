@@ -157,7 +157,7 @@ def senses() -> list[str]:
 
 BLOCKS = (
     *(demo, vector_env, peers, pixels, senses),
-    *(tdmpc2_speed, dreamer_speed, memory, curve),
+    *(tdmpc2_speed, dreamer_speed, memory, curve, closed_loop),
 )
 
 
