@@ -105,7 +105,8 @@ def recipe_keys(group: str, name: str) -> set[str]:
 def compose(function: Callable, arguments: list[str]) -> dict[str, object]:
     """Returns the verb's arguments: its defaults, then the recipes, then `key=value`.
 
-    Raises ConfigError for an unknown key, a wrong type, a missing value or a key that begins with
+    What an agent's recipe says beyond the verb's keys, as of its training, is left out. Raises
+    ConfigError for an unknown key, a wrong type, a missing value or a key that begins with
     an underscore, and registry.UnknownName for the name of no member or recipe; all before
     anything heavy is imported.
     """
@@ -113,7 +114,10 @@ def compose(function: Callable, arguments: list[str]) -> dict[str, object]:
     verb = function.__name__.rstrip("_")
     given = _parse(verb, keys, arguments)
     config = _merge(verb, keys, given)
-    for name in config.keys() - keys.keys():
+    agent = config.get("agent")
+    known = agent in recipes().get("agent", [])
+    spare = recipe_keys("agent", agent) if known else set()  # is for verbs that train
+    for name in config.keys() - keys.keys() - spare:
         raise ConfigError(f"a recipe sets {name!r}, which {verb} does not take")
     for key in keys.values():
         if key.required and key.name not in config:

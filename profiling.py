@@ -91,7 +91,7 @@ def profile(
     folder.mkdir(parents=True, exist_ok=True)
     found = {"task": name, "policy": type(actor).__name__, "run": run, "rows": n}
     found |= {"rounds": rounds, "warmup": warmup, "seed": seed, "device": device}
-    learns = getattr(actor, "model", None)
+    learns = actor if hasattr(actor, "update") else getattr(actor, "model", None)
     update = None
     if updates and getattr(learns, "window", 0):
         update = _updating(learns, whole, run, folder, seed)
@@ -367,7 +367,7 @@ def _learning(model, update, updates: int, warmup: int) -> dict:
         for _ in range(updates):
             update(watch)
     logs = {k: np.array(log[before.get(k, 0) :]) for k, log in watch.logs.items()}
-    optimiser = logs["optimiser"].reshape(updates, -1).sum(1)
+    optimiser = logs.get("optimiser", np.zeros(0)).reshape(updates, -1).sum(1)
     logs = {"sampling": logs["sampling"], "gradients": logs["learning"] - optimiser}
     logs |= {"optimiser": optimiser, "update": logs["sampling"] + logs["gradients"] + optimiser}
     total = logs["update"].sum()

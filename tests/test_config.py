@@ -47,7 +47,7 @@ def names(monkeypatch):
 def recipes(tmp_path, monkeypatch, names):
     """A folder of recipes: two agents and two experiments, one of which chooses an agent."""
     texts = {
-        "agent/small": "agent: small\nmodel: {name: tdmpc2, size: 1}\n",
+        "agent/small": "agent: small\nmodel: {name: tdmpc2, size: 1}\nseed_steps: 9\n",
         "agent/big": "agent: big\nmodel: {name: tdmpc2, size: 5}\n",
         "experiment/long": "episodes: 500\nrate: 2\n",
         "experiment/bold": "defaults:\n  - override /agent: big\nepisodes: 7\n",
@@ -164,6 +164,14 @@ def test_the_default_agent_brings_its_recipe(recipes):
 
     assert config.compose(train, ["task=reach"])["model"]["size"] == 5
     assert config.compose(train, ["task=reach", "agent=small"])["model"]["size"] == 1
+
+
+def test_what_an_agent_is_trained_with_is_left_to_verbs_that_train(recipes):
+    def train(task: str, agent: str = "", model: dict | None = None, seed_steps: int = 0): ...
+
+    assert config.compose(train, ["task=reach", "agent=small"])["seed_steps"] == 9
+    assert "seed_steps" not in config.compose(collect, ["task=reach", "agent=small"])
+    assert "no key 'seed_steps'" in refused("task=reach", "agent=small", "seed_steps=3")
 
 
 def test_recipes_are_checked_as_what_is_typed_is(recipes):

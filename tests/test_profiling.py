@@ -27,7 +27,7 @@ def one_thread():
 
 
 def profiled(folder, *arguments):
-    assert cli.main(["profile", *arguments, *SHORT, f"out={folder}"]) == 0
+    assert cli.main(["profile", *SHORT, *arguments, f"out={folder}"]) == 0
     return json.loads((folder / "profile.json").read_text())
 
 
@@ -67,6 +67,7 @@ def test_an_agent_is_measured_by_stage_iteration_and_update(tmp_path, capsys):
         (["policy=expert", "cameras=[front]"], {"rendering"}),
         (["policy=cem", "planner.horizon=2", "planner.iterations=1"], {"observation", "planning"}),
         (["agent=sac"], set()),
+        (["agent=bc", "updates=0"], set()),
     ],
 )
 def test_whoever_acts_is_measured_without_what_it_lacks(arguments, stages, tmp_path):
@@ -76,6 +77,19 @@ def test_whoever_acts_is_measured_without_what_it_lacks(arguments, stages, tmp_p
     assert_parts(found["stages"], "round")
     assert found["updates_per_s"] is None and "update" not in found
     assert ("iterations" in found) == ("planning" in stages)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["agent=dreamer", "model.batch_size=2", "model.batch_length=4", "model.horizon=2"],
+        ["agent=bc", "learner.hidden=16", "learner.batch_size=4"],
+    ],
+)
+def test_every_kind_of_agent_is_measured_as_it_learns(arguments, tmp_path):
+    found = profiled(tmp_path, "task=reach", *arguments, "rounds=2", "updates=1")
+    assert found["updates_per_s"] > 0 and found["updates"] == 1
+    assert found["update"]["sampling"]["mean"] > 0 and found["update"]["gradients"]["mean"] > 0
 
 
 def test_a_run_is_measured_on_its_own_episodes_and_keeps_its_weights(tmp_path):
