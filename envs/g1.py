@@ -26,7 +26,7 @@ _BALLS = ("ball", "ball2", "ball3")
 _ARMS = [[g1.JOINTS.index(j) for j in arm] for arm in (g1.LEFT_ARM, g1.RIGHT_ARM)]
 _UPPER = 7 + 12  # where the joints above the legs begin in qpos; the soles start flat
 _REACH = 0.04  # m: a palm so near to a ball's middle touches it
-_SHOVE, _LASTS = (25.0, 45.0), 0.1  # N, s
+_SHOVE, _LASTS = (25.0, 60.0), 0.1  # N, s
 
 
 def _scales() -> np.ndarray:
@@ -107,7 +107,11 @@ class _G1(Task, ABC):
 
 
 class G1Stand(_G1):
-    """Stand still, whatever pushes; success while it stands upright and hardly moves."""
+    """Stand still, whatever pushes; success while it stands upright and hardly moves.
+
+    Three pushes of 2.5 to 6 Ns, from anywhere. The script keeps its feet where they are: by three
+    of 6 to 8 Ns it fell in 4 of 20 episodes.
+    """
 
     time_limit = 10.0
     control = _Shoved()
@@ -153,8 +157,9 @@ class G1Stand(_G1):
 class G1Walk(_G1):
     """Walk ahead as fast as the words say; success while it walks where it should be by now.
 
-    The speeds are modest: a scripted gait does them. Within 0.2 m of the place that goes ahead at
-    the speed asked for, from where it stood, it is where it should be; the first second counts for
+    The speeds are modest: a scripted gait does them. At 0.4 m/s that stays up but falls 0.26 m
+    behind, at 0.5 m/s it fell in 5 of 16 episodes. Within 0.2 m of the place that goes ahead at the
+    speed asked for, from where it stood, it is where it should be; the first second counts for
     nothing.
     """
 
