@@ -30,7 +30,7 @@ _TINY = f32(1e-20)  # keeps a ray along an axis finite without touching any othe
 def kernel(function):
     """Compiles a function that releases the GIL, kept on disk for later processes.
 
-    Warns where no folder can be written: then every process compiles anew, for some ten seconds.
+    Warns where no folder can be written: then every process compiles anew, for some twenty seconds.
     """
     compiled = njit(nogil=True, error_model="numpy")(function)
     try:

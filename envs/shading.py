@@ -83,7 +83,7 @@ def shade(
             i0, i1, j0, j1 = 0, height, 0, width
             if g >= 0:
                 i0, i1, j0, j1 = rectangle(frames[s, g], left, top, dx, dy, height, width)
-            count, i, j = 0, i0, j0
+            count, i, j = np.int64(0), i0, j0  # typed: from a literal all would be compiled twice
             while i < i1 and j0 < j1:
                 until = min(j1, j + _BLOCK)
                 y, who, far = f32(top - (i + 0.5) * dy), geom[s, i], depth[s, i]
@@ -103,7 +103,7 @@ def shade(
                             lamps[s], lit[s], glow[s], paint[s, g], texture[g], textures,
                             at, work, rgb[s],
                         )  # fmt: skip
-                    count = 0
+                    count = np.int64(0)
 
 
 @njit
@@ -122,7 +122,7 @@ def _paint_sky(count, textures, look, dy, at, work, rgb):
             w = c6 * x + (c7 * y - c8)
             at[FACE + q], work[N0 + q], work[N1 + q] = _face(u, w, -v)
             work[N2 + q] = spread
-        _lay(count, textures, textures.sky, at, work)
+        _lay(count, textures, np.int32(textures.sky), at, work)
     _put(count, at, work, rgb)
 
 
