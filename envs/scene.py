@@ -156,13 +156,14 @@ def finish(s: mujoco.MjSpec, body: Body, arms: int = 1) -> mujoco.MjSpec:
 def scatter(rng: np.random.Generator, count: int, low, high, apart: float) -> np.ndarray:
     """Draws points uniformly in a box, pairwise at least `apart` m apart, `(count, d)`."""
     low, high = np.asarray(low), np.asarray(high)
-    placed: list[list[float]] = []
-    for _ in range(100):  # plain floats: a row's reset is too small for arrays
-        for point in (low + (high - low) * rng.random((16, len(low)))).tolist():
-            if all(math.dist(point, other) >= apart for other in placed):
-                placed.append(point)
-                if len(placed) == count:
-                    return np.array(placed)
+    for _ in range(20):  # the first points may leave no room for the last: then all are drawn anew
+        placed: list[list[float]] = []
+        for _ in range(100):  # plain floats: a row's reset is too small for arrays
+            for point in (low + (high - low) * rng.random((16, len(low)))).tolist():
+                if all(math.dist(point, other) >= apart for other in placed):
+                    placed.append(point)
+                    if len(placed) == count:
+                        return np.array(placed)
     raise ValueError(f"no room for {count} points {apart} m apart between {low} and {high}")
 
 
