@@ -279,7 +279,8 @@ def tables(found: dict) -> list:
     return [_errors_table(found), _beliefs_table(found), _probes_table(found), *ends]
 
 
-def _table(title: str, *columns: str):
+def titled(title: str, *columns: str):
+    """Returns an empty rich table, its first column names and the others figures."""
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
@@ -297,7 +298,7 @@ def _steps(found: dict) -> list[int]:
 def _errors_table(found: dict):
     columns = ("imagined", "observed", "held", "persistence", "velocity", "mean")
     title = "open-loop error, 1: predicting the mean"
-    table = _table(title, "key", "k", *columns, "better at k")
+    table = titled(title, "key", "k", *columns, "better at k")
     for name, curves in {**found["errors"], "reward": found["reward"]}.items():
         for k in _steps(found) if curves else ():
             i = k - (found["horizon"] + 1 - len(curves["imagined"]["mean"]))
@@ -311,7 +312,7 @@ def _errors_table(found: dict):
 def _beliefs_table(found: dict):
     belief, chances = found["belief"], found["retrieval"]
     title = f"beliefs, {belief['dimensions']:.1f} of {belief['size']} dimensions in use"
-    table = _table(title, "measure", "k", "imagined", "held", "chance")
+    table = titled(title, "measure", "k", "imagined", "held", "chance")
     rows = {"error, 1: the mean belief": (belief, 2**0.5)}
     for name in (k for k in chances if k != "pool"):
         rows[f"{name} of {chances['pool']}"] = (chances[name], chances[name]["chance"])
@@ -331,7 +332,7 @@ def _probes_table(found: dict):
     last = found["horizon"]
     columns = ("untrained", "recorded", "observed", "held")
     title = f"linear probes at k = {last}: R², * balanced accuracy"
-    table = _table(title, "label", "chance", "imagined", *columns)
+    table = titled(title, "label", "chance", "imagined", *columns)
     for name, ways in found["probes"].items():
         star = "" if ways["imagined"]["measure"] == "R²" else " *"
         others = (_mean(ways.get(way), last) for way in columns)
@@ -341,7 +342,7 @@ def _probes_table(found: dict):
 
 
 def _ends_table(found: dict):
-    table, ends = _table("ends, as probabilities", "where", "told"), found["ends"]
+    table, ends = titled("ends, as probabilities", "where", "told"), found["ends"]
     names = {"at": "an episode ends", "elsewhere": "it goes on", "error": "error, squared"}
     for key, name in (names | {"rate": "error, telling the rate"}).items():
         table.add_row(name, _pm(ends[key], 0))

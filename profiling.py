@@ -15,6 +15,7 @@ from time import perf_counter
 import numpy as np
 
 from .config import ConfigError
+from .probe import titled
 
 WITHIN = {  # stage: those that are part of it; what is left of it has a name of its own
     "round": ("world and camera", "decision"),
@@ -413,7 +414,7 @@ def _traced(path: Path, env, actor, model, update, seed: int):
 
 def _operators(averages, most: int = 10):
     """Returns a rich table of the operators that took most, in themselves."""
-    out = _table("operators in the trace", "name", "calls", "ms of CPU", "ms of CUDA")
+    out = titled("operators in the trace", "name", "calls", "ms of CPU", "ms of CUDA")
     for a in sorted(averages, key=lambda a: -a.self_cpu_time_total)[:most]:
         times = (f"{t / 1000:.3f}" for t in (a.self_cpu_time_total, a.self_device_time_total))
         out.add_row(a.key, str(a.count), *times)
@@ -423,20 +424,11 @@ def _operators(averages, most: int = 10):
 def table(found: dict):
     """Returns a rich table of the stages, a row each."""
     title = f"{found['policy']} on {found['task']}, {found['rows']} rows, ms"
-    out = _table(title, "stage", "p50", "p95", "p99", "mean", "share")
+    out = titled(title, "stage", "p50", "p95", "p99", "mean", "share")
     groups = [found["stages"], found.get("update", {})]
     for name, row in (pair for group in groups for pair in group.items()):
         cells = (f"{row[k]:.3f}" for k in ("p50", "p95", "p99", "mean"))
         out.add_row(name, *cells, f"{row['share']:.0%}")
-    return out
-
-
-def _table(title: str, *columns: str):
-    from rich.table import Table
-
-    out = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for i, column in enumerate(columns):
-        out.add_column(column, justify="right" if i else "left")
     return out
 
 
