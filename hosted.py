@@ -75,7 +75,8 @@ class _Host:
         self.learner, self.run, self.watch = learner, run, watch
         self.save_every, self.evaluate, self.evaluate_every = save_every, evaluate, evaluate_every
         self.progress, self.interrupt = Progress(), Interrupt()
-        self.judged = self.logged = self.saved = 0
+        self.judged = self.saved = 0  # decisions at the last score and checkpoint
+        self.logged = 0
 
     def stepped(self, reward: np.ndarray, done: np.ndarray, infos: list[dict]) -> None:
         p = self.progress
@@ -101,9 +102,9 @@ class _Host:
             told = {k: v for k, v in self.learner.metrics.items() if k != "n_updates"}
             _finite(told, p, self.run)
             self.run.log(kind="train", updates=p.updates, env_steps=p.env_steps, **told)
-        due = p.env_steps // self.evaluate_every if self.evaluate_every else 0
-        if self.evaluate and due > self.judged and p.updates:
-            self.judged = due
+        every = self.evaluate_every or p.env_steps + 1
+        if self.evaluate and p.env_steps // every > self.judged // every and p.updates:
+            self.judged = p.env_steps
             found = self.evaluate(p)
             self.run.log(kind="score", updates=p.updates, env_steps=p.env_steps, **found)
         if self.interrupt.caught or p.env_steps // self.save_every > self.saved // self.save_every:

@@ -111,9 +111,9 @@ def train(
                 watch(p, loop.metrics)
             if kind == "update" and p.updates % log_every == 0:
                 loop.log()
-            due = (p.updates if env is None else p.env_steps) // (evaluate_every or steps + 1)
-            if evaluate and kind == mark and due > loop.judged and p.updates:
-                loop.judged = due
+            at, every = p.updates if env is None else p.env_steps, evaluate_every or steps + 1
+            if evaluate and kind == mark and at // every > loop.judged // every and p.updates:
+                loop.judged = at
                 run.log(kind="score", updates=p.updates, env_steps=p.env_steps, **evaluate(p))
             if interrupt.caught or (kind == "update" and p.updates % save_every == 0):
                 loop.save()
@@ -176,7 +176,8 @@ class _Loop:
         self.share = getattr(learner, "share", ALONE)
         self.recall = getattr(learner, "recall", None)
         self.served: int | None = None  # of the replay where it was saved
-        self.progress, self.metrics, self.judged = Progress(), {}, 0
+        self.progress, self.metrics = Progress(), {}
+        self.judged = 0  # env steps (offline: updates) at the last score
         self.saved: int | None = None  # atoms of the newest checkpoint
         root = np.random.SeedSequence(seed)
         self.rng = np.random.Generator(np.random.PCG64(root.spawn(1)[0]))

@@ -165,6 +165,15 @@ def test_episodes_and_scores_are_logged_where_they_happen(tmp_path):
     assert all(m["success"] in (0, 0.5, 1) for m in logged)
 
 
+@pytest.mark.parametrize(
+    "then, at", [(20, [30, 40, 60, 80, 100]), (45, [30, 46, 90]), (100, [30, 100])]
+)
+def test_scores_come_at_the_steps_asked_for_last(then, at, tmp_path):
+    online(tmp_path, steps=36, evaluate=lambda p: {}, evaluate_every=30)
+    online(tmp_path, evaluate=lambda p: {}, evaluate_every=then)
+    assert [m["env_steps"] for m in lines(tmp_path, "score")] == at
+
+
 def test_other_peoples_episodes_are_learnt_from_as_well(tmp_path):
     source = record(tmp_path / "data", episodes=6, seed=100)
     told = {"sources": (source,), "seed_steps": 0, "pretrain": 20}
