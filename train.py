@@ -6,8 +6,11 @@ import ctypes
 import json
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+FREE = ("steps", "device", "evaluate_every", "episodes", "save_every")  # to change on the way
 
 
 def train(
@@ -39,7 +42,8 @@ def train(
     """Trains an agent on a task, online (acting and learning) or offline from recorded episodes.
 
     The run's folder holds config, versions, metrics, checkpoints and episodes; the same command
-    goes on where it stopped.
+    goes on where it stopped, and may then say another steps, device, evaluate_every, episodes or
+    save_every.
 
     task: what is asked, as `umwelten list tasks` says; of several, one+another
     agent: a whole agent, as `umwelten list agents` says: a model, its planner and its prior, or a
@@ -301,11 +305,7 @@ def open_run(folder: Path, told: dict):
 
     path = folder / "config.yaml"
     if path.exists():
-        usual = {key.name: key.default for key in config.schema(train).values()}
-        old = usual | config.load(path)  # a key may be younger than the run
-        now = json.loads(json.dumps(told))
-        other = [k for k in now if old.get(k) != now[k] and (old.get(k) or now[k])]
-        other = [k for k in other if k not in ("steps", "device")]
+        other = [k for k in differing(config.load(path), told) if k not in FREE]
         if other:
             raise config.ConfigError(
                 f"{folder} was trained with another {', '.join(other)}; choose another out="
@@ -317,6 +317,15 @@ def open_run(folder: Path, told: dict):
     with (folder / "environment.jsonl").open("a") as file:  # a line for each time it was opened
         file.write(json.dumps(environment()) + "\n")
     return run
+
+
+def differing(one: Mapping, two: Mapping) -> list[str]:
+    """Returns the keys by which the configs of two trainings differ, in the verb's order."""
+    from . import config
+
+    usual = {key.name: key.default for key in config.schema(train).values()}  # of younger keys
+    one, two = ({**usual, **json.loads(json.dumps(told, default=str))} for told in (one, two))
+    return [k for k in usual if one[k] != two[k] and (one[k] or two[k])]
 
 
 @contextmanager

@@ -49,11 +49,12 @@ def train(folder, name, task, seeds, control, given, threads, console) -> list[P
 
 
 def _done(run: Path, told: dict) -> bool:
-    """Whether a run of this very config has taken all its steps."""
+    """Whether a run of this config has taken all its steps."""
     from . import checkpoint, config
+    from .train import FREE, differing
 
     newest = checkpoint.latest(run / "checkpoints")
-    if newest is None or config.load(run / "config.yaml") != json.loads(json.dumps(told)):
+    if newest is None or {*differing(config.load(run / "config.yaml"), told)} - {*FREE}:
         return False
     progress = checkpoint.load(newest)[2]["progress"]
     return progress["updates" if told["offline"] else "env_steps"] >= told["steps"]

@@ -92,16 +92,18 @@ def verify(
 def _agreed(folders: list[Path], name: str) -> str:
     """Returns the task of the runs; ConfigError where they differ in more than their seeds."""
     from . import config
+    from .train import FREE, differing
 
     tolds = []
     for folder in folders:
         if not (folder / "config.yaml").exists():
             raise ConfigError(f"{folder} holds no run (no config.yaml)")
         tolds.append(config.load(folder / "config.yaml"))
-    keys = ("task", "model", "planner", "action_repeat", "steps", "world", "cameras")
-    odd = [k for k in keys if any(told.get(k) != tolds[0].get(k) for told in tolds)]
+    may = {"seed", *FREE} - {"steps"}
+    odd = [k for told in tolds for k in differing(tolds[0], told) if k not in may]
     if odd or len({told["seed"] for told in tolds}) < len(tolds):
-        raise ConfigError(f"the runs have another {', '.join(odd)}" if odd else "a seed came twice")
+        odd = ", ".join(dict.fromkeys(odd))
+        raise ConfigError(f"the runs have another {odd}" if odd else "a seed came twice")
     if tolds[0]["model"].get("name", "tdmpc2") != name:
         raise ConfigError(f"the runs trained {tolds[0]['model'].get('name')}, not {name}")
     return tolds[0]["task"]

@@ -96,6 +96,17 @@ def test_the_same_command_goes_on_and_ends_the_same(trained, name, tmp_path):
     assert len((tmp_path / "environment.jsonl").read_text().splitlines()) == 3
 
 
+@LEARNERS
+def test_what_is_not_learnt_from_may_change_on_the_way(trained, name, tmp_path):
+    for more in (["steps=24"], ["steps=64", "evaluate_every=40", "episodes=1", "save_every=60"]):
+        assert train(tmp_path, name, *more) == 0
+    whole, parts = outcome(trained[name]), outcome(tmp_path)
+    assert [k for k in whole[0] if whole[0][k] != parts[0][k]] == []
+    with Run(tmp_path) as run:
+        scored = [(m["env_steps"], m["episodes"]) for m in run.metrics() if m["kind"] == "score"]
+    assert scored == [(24, 2), (40, 1)]
+
+
 def test_the_exactness_is_due_to_what_is_kept(trained):
     """Without the streams, or without the replay, the same parts end elsewhere."""
     told = config.load(trained["sac"] / "config.yaml")

@@ -14,6 +14,7 @@ import torch
 from umwelten import build, checkpoint, cli, config
 from umwelten.episodes import Episodes
 from umwelten.run import Run
+from umwelten.train import differing
 
 # ten control steps a decision: an episode of Reach has five
 TINY = [
@@ -148,6 +149,33 @@ def test_another_config_is_refused_with_the_key_named(trained, capsys):
         assert f"was trained with another {key}; choose another out=" in error
         assert error.count("\n") == 1
     assert outcome(trained) == before
+
+
+def test_what_is_not_learnt_from_may_change_on_the_way(trained, tmp_path):
+    folder = tmp_path / "run"
+    for words in (
+        ["steps=36"],
+        ["steps=48", "evaluate_every=10", "episodes=3", "save_every=2"],
+        ["steps=60", "evaluate_every=24", "episodes=1", "save_every=1000"],
+    ):
+        assert train(folder, *words) == 0
+    told = config.load(folder / "config.yaml")
+    free = {"evaluate_every": 24, "episodes": 1, "save_every": 1000, "steps": 60}
+    assert {k: told[k] for k in free} == free
+    with Run(folder) as run:
+        scored = [(m["env_steps"], m["episodes"]) for m in run.metrics() if m["kind"] == "score"]
+    assert scored == [(30, 2), (40, 3), (50, 1)]  # 48 was passed without one
+    whole, parts = outcome(trained), outcome(folder)
+    assert whole[0].keys() == parts[0].keys() and whole[2] == parts[2]
+    assert [k for k in whole[0] if whole[0][k] != parts[0][k]] == []
+    assert whole[1]["progress"] == parts[1]["progress"] and whole[1]["rng"] == parts[1]["rng"]
+
+
+def test_another_launcher_is_another_config_both_ways(trained):
+    told = config.load(trained / "config.yaml")
+    elsewhere = told | {"launcher": "ray", "collectors": 2}
+    assert differing(told, elsewhere) == differing(elsewhere, told) == ["launcher"]
+    assert differing(told, told | {"launcher": "local", "collectors": 2}) == []
 
 
 def test_a_run_in_use_is_refused(trained, capsys):

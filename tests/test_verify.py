@@ -205,6 +205,17 @@ def test_runs_that_do_not_belong_together_are_refused(judged, finished, tmp_path
     ):
         assert run(tmp_path, f"runs=[{','.join(map(str, runs))}]") == 2
         assert says in capsys.readouterr().err
+    for key, value, says in (
+        ("ratio", 0.2, "the runs have another ratio"),
+        ("launcher", "ray", "the runs have another launcher"),
+        ("planner", {"name": "cem"}, "the runs have another planner"),
+        ("steps", 50, "the runs have another steps"),
+    ):
+        odd = tmp_path / key
+        odd.mkdir()
+        config.save(odd / "config.yaml", config.load(finished[1] / "config.yaml") | {key: value})
+        assert run(tmp_path, f"runs=[{finished[0]},{odd}]") == 2
+        assert says in capsys.readouterr().err
     assert cli.main(["verify", "dreamer_v3", f"runs=[{finished[0]}]"]) == 2
     assert "the runs trained tdmpc2, not dreamer_v3" in capsys.readouterr().err
     assert cli.main(["verify", "simulator_model"]) == 2
