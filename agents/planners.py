@@ -16,6 +16,8 @@ from .moment import Moment, Step, begin, decide
 from .policy import Carry, Policy
 from .search import Planner, at_least_one, check_std, draw, gaussian, top, within
 
+WIDE = 20  # components of an action, from which on MPPI searches longer
+
 
 class MPPI(Planner):
     """Model predictive path integral control with proposals from the model's own policy.
@@ -23,7 +25,8 @@ class MPPI(Planner):
     Gaussian candidates around a warm-started mean compete with `proposals` rollouts of
     `model.propose` (with samples alone where the model has no policy); the `elites` best refit
     mean and std, weighted by softmax(temperature * return). The row acts with the first action of
-    an elite drawn by that weight; `explore=True` adds noise of the refitted std.
+    an elite drawn by that weight; `explore=True` adds noise of the refitted std. Where `iterations`
+    is None there are 6, and 8 for actions of 20 components or more.
 
     Source: TD-MPC2, Hansen, Su and Wang 2024, arXiv:2310.16828, section 3.2 and its released code.
     """
@@ -32,7 +35,7 @@ class MPPI(Planner):
         self,
         model: WorldModel,
         horizon: int = 3,
-        iterations: int = 6,
+        iterations: int | None = None,
         samples: int = 512,
         proposals: int = 24,
         elites: int = 64,
@@ -46,6 +49,7 @@ class MPPI(Planner):
     ):
         """Raises ValueError where a count or a std makes no plan; std is in units of action."""
         fixed = explore is not True and explore
+        iterations = (6 if model.nu < WIDE else 8) if iterations is None else iterations
         super().__init__(model, horizon, iterations, samples, limits, rollouts, deadline_ms, fixed)
         within("elites", elites, 1, samples)
         within("proposals", proposals, 0, samples - 1)
