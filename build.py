@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -97,6 +98,7 @@ def make_model(model: Mapping, env, device: str = "cpu", seed: int = 0, share=No
     """Returns the world model that `model` names, sized by the env's spaces.
 
     model: `name` and the keywords that differ from the signature; `simulator` plans in the truth.
+    Its `parts` are named as `_parts` says, or are functions; they are rehearsed before.
     share: this process's of a batch, where several learn as one.
     """
     name = model.get("name", "tdmpc2")
@@ -115,12 +117,55 @@ def make_model(model: Mapping, env, device: str = "cpu", seed: int = 0, share=No
         defaults["tasks"] = [TaskSpec(s.name, s.nu, s.episode_length) for s in env.sides]
     else:
         (defaults["episode_length"],) = episode_lengths(env)
-    nu = env.single_action_space.shape[0]
+    space, nu = env.single_observation_space, env.single_action_space.shape[0]
     with _refusing():
-        made = kind(env.single_observation_space, nu, **defaults | given)
+        if given.get("parts") and hasattr(kind, "PARTS"):
+            from .world_models.rehearsal import rehearse
+
+            given["parts"] = parts = _parts(given["parts"], kind.PARTS)
+            plain = defaults | {k: v for k, v in given.items() if k != "compile"}
+            rehearse(lambda own: kind(space, nu, **plain | {"parts": own}), parts)
+        made = kind(space, nu, **defaults | given)
         if share is not None:
             share.adopt(made)
         return made
+
+
+def _parts(parts: object, places: Mapping[str, str]) -> dict:
+    """Returns what makes the networks that a config names, by the place they are for.
+
+    A name is the `package.module:name` that an installed package announces as an entry point of
+    the group `umwelten.parts`: a config is anybody's, and what it names is imported only if its
+    owner installed it for this. Raises ValueError for another name, and for what does not load.
+    """
+    if not isinstance(parts, Mapping):
+        raise ValueError(f"parts={parts} is no place; write model.parts.PLACE=package.module:name")
+    announced = [f"{m.module}:{m.attribute}" for m in registry.plugins("parts")]
+    found = {}
+    for place, told in parts.items():
+        if place not in places:
+            raise ValueError(f"no part {place!r}{registry.nearest(place, places)}")
+        if callable(told):  # in Python
+            found[place] = told
+            continue
+        module, _, name = str(told).partition(":")
+        if not all(word.isidentifier() for word in (*module.split("."), name)):
+            near = registry.nearest(str(told), announced)
+            raise ValueError(f"the part {place}={told} is not as package.module:name{near}")
+        if told not in announced:
+            raise ValueError(
+                f"no installed package announces {told} among its umwelten.parts"
+                + registry.nearest(told, announced)
+            )
+        try:
+            found[place] = getattr(importlib.import_module(module), name)
+        except Exception as error:  # foreign code may raise anything; the cause stays attached
+            raise ValueError(
+                f"the part {place}={told} does not load: {type(error).__name__}: {error}"
+            ) from error
+        if not callable(found[place]):
+            raise ValueError(f"the part {place}={told} cannot be called; name what makes a network")
+    return found
 
 
 def make_planner(planner: Mapping, model, explore: bool = False):

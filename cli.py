@@ -132,8 +132,8 @@ def _summary(function: Callable) -> tuple[str, list[str]]:
 def list_(what: str = "", /) -> None:
     """Lists what there is to name, and the files to learn from.
 
-    what: tasks, models, policies, robots, parts (of models, each to be replaced in Python), agents
-        or configs; all of them where nothing is said
+    what: tasks, models, policies, robots, parts (places in models, as model.parts.PLACE=..., and
+        the networks that packages announce for them), agents or configs; all where nothing is said
 
     umwelten list
     umwelten list tasks
@@ -162,7 +162,9 @@ def _rows(title: str) -> list[tuple[str, ...]]:
     if title == "parts":
         models = registry.members("world_models").values()
         places = [(m.snake, m.constants.get("PARTS", {})) for m in models]
-        return [(model, *place) for model, parts in places for place in parts.items()]
+        rows = [(model, *place) for model, parts in places for place in parts.items()]
+        theirs = registry.plugins("parts")
+        return rows + [(m.snake, f"{m.module}:{m.attribute}", f"from {m.plugin}") for m in theirs]
     return _member_rows(ROOMS[title]) if title in ROOMS else _recipe_rows(title)
 
 

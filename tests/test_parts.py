@@ -1,14 +1,17 @@
 """Parts are honoured: what is put in a place acts, learns and is named in the contract."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Dict
 from torch import nn
 
-from umwelten import build, cli, config, registry
+from umwelten import checkpoint, cli, config, registry
 from umwelten.world_models.contract import ContractError
 from umwelten.world_models.dreamer import DreamerV3
+from umwelten.world_models.rehearsal import rehearse
 from umwelten.world_models.tdmpc2 import TDMPC2
 
 SPACE = Dict({"proprio": Box(-np.inf, np.inf, (3,), np.float32)})
@@ -157,12 +160,9 @@ def test_what_fits_no_place_is_refused(kind, parts, says):
         made(kind, parts=parts)
 
 
-def test_a_place_that_is_empty_is_refused_and_a_config_makes_none():
+def test_a_place_that_is_empty_is_refused():
     with pytest.raises(ValueError, match="this TDMPC2 has no terminal"):
         TDMPC2(SPACE, 2, size=1, parts={"terminal": lambda own, rng: own})
-    env = build.make_env("reach", 1)
-    with pytest.raises(config.ConfigError, match="cannot be called"):
-        build.make_model({"name": "tdmpc2", "size": 1, "parts": {"reward": "os.system"}}, env)
 
 
 def test_the_list_says_which_places_each_family_has(capsys, monkeypatch):
@@ -173,3 +173,181 @@ def test_the_list_says_which_places_each_family_has(capsys, monkeypatch):
         name = registry.find("world_models", kind.__name__).snake
         lines = [line.split()[1] for line in shown if line.split()[:1] == [name]]
         assert lines == [*kind.PARTS]
+
+
+# ---- named in a config
+
+NETS = """
+import torch
+from torch import nn
+
+class Gain(nn.Module):
+    def __init__(self, own, rng):
+        super().__init__()
+        self.own, self.gain = own, nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, *given):
+        return self.own(*given) * self.gain
+
+class Other(Gain):
+    pass
+
+class Short(Gain):
+    def forward(self, *given):
+        return super().forward(*given)[..., :7]
+
+class Unlike(Gain):
+    def forward(self, x):
+        return self.own(x)
+
+class Flat(Gain):  # of rows alone, not of windows of them
+    def forward(self, x):
+        return super().forward(x.view(3, x.shape[1]))
+
+def make_reward(own, rng):
+    return Gain(own, rng)
+
+def make_none(own, rng):
+    return None
+
+def make_alone(own):
+    return Gain(own, None)
+
+NUMBER = 3.0
+"""
+
+
+@pytest.fixture
+def nets(tmp_path, monkeypatch):
+    """A package on the path that announces what it holds, and a little that it does not."""
+    place, info = tmp_path / "site", tmp_path / "site" / "mine-1.dist-info"
+    info.mkdir(parents=True)
+    (place / "own_nets.py").write_text(NETS + "def hidden(own, rng):\n    return own\n")
+    (place / "loud.py").write_text("raise SystemError('imported')\n")
+    names = [line.split()[1].partition("(")[0].rstrip(":") for line in NETS.splitlines()
+             if line.startswith(("def ", "class "))]  # fmt: skip
+    points = [f"{n} = own_nets:{n}" for n in (*names, "NUMBER", "gone")]
+    points += ["late = nowhere.nets:make", "loud = loud:make"]
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[umwelten.parts]\n" + "\n".join(points))
+    monkeypatch.syspath_prepend(place)
+    yield place
+    sys.modules.pop("own_nets", None)
+
+
+SHORT = {
+    "tdmpc2": "model.size=1 model.batch_size=4 planner.samples=8 planner.iterations=1 "
+    "planner.elites=2 planner.proposals=2 ratio=0.5",
+    "dreamer": "model.batch_size=2 model.batch_length=4 model.horizon=2 model.recall=65536 "
+    "model.lr=1e-2 model.warmup=1 ratio=0.5",
+}
+
+
+def train(agent, folder, *more):
+    told = "task=reach action_repeat=10 n=2 device=cpu threads=1 evaluate_every=0 seed_steps=20 "
+    told += f"pretrain=1 agent={agent} {SHORT[agent]}"
+    return cli.main(["train", *told.split(), f"out={folder}", *more])
+
+
+@pytest.mark.parametrize("agent", SHORT)
+def test_a_part_named_on_the_command_line_is_trained_resumed_and_scored(
+    agent, nets, tmp_path, capsys
+):
+    folder, part = tmp_path / "run", "model.parts.reward=own_nets:make_reward"
+    assert train(agent, folder, "steps=22", part) == 0
+    assert train(agent, folder, "steps=26", part) == 0
+    assert config.load(folder / "config.yaml")["model"]["parts"] == {"reward": part.split("=")[1]}
+    tensors, _, state = checkpoint.load(checkpoint.latest(folder / "checkpoints"))
+    assert state["contract"]["parts"] == {"reward": "own_nets.Gain"}
+    assert tensors["model/reward.gain"] != 3.0 and state["progress"]["env_steps"] == 26
+    score = ["score", "task=reach", "policy=prior", f"run={folder}", "episodes=1"]
+    assert cli.main([*score, f"out={tmp_path / 'score.json'}"]) == 0
+    capsys.readouterr()
+    for more in ([], ["model.parts.reward=own_nets:Other"]):
+        assert train(agent, folder, "steps=30", *more) == 2
+        assert "was trained with another model; choose another out=" in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_of_the_part_it_was_learnt_with(nets, tmp_path, capsys):
+    """Another class under the same name, and no part at all, are refused with the reason."""
+    folder, part = tmp_path / "run", "model.parts.reward=own_nets:make_reward"
+    assert train("tdmpc2", folder, "steps=20", part) == 0
+    score = ["score", "task=reach", "policy=prior", f"run={folder}", "episodes=1"]
+    told = config.load(folder / "config.yaml")
+    for name, given in (("Other", part.split("=")[1]), ("", "")):
+        sys.modules.pop("own_nets", None)
+        if name:
+            (nets / "own_nets.py").write_text(
+                NETS.replace("return Gain(own, rng)", "return Other(own, rng)")
+            )
+        model = {k: v for k, v in told["model"].items() if k != "parts"}
+        model |= {"parts": {"reward": given}} if given else {}
+        config.save(folder / "config.yaml", told | {"model": model})
+        now = '"own_nets.Other"' if name else "not there"
+        goes_on = ["train", *SHORT["tdmpc2"].split(), "task=reach", "action_repeat=10", "n=2"]
+        goes_on += ["device=cpu", "threads=1", "evaluate_every=0", "seed_steps=20", "pretrain=1"]
+        goes_on += [f"out={folder}", "steps=30", *([part] if name else [])]
+        for command in (score, goes_on):
+            assert cli.main(command) == 2
+            error = capsys.readouterr().err
+            assert "own_nets.Gain" in error and f"is {now}" in error and error.count("\n") == 1
+
+
+class Less(nn.Module):
+    """Gives a number less than the network it is put around; other verbs are that one's."""
+
+    def __init__(self, own, rng):
+        super().__init__()
+        self.own = own
+
+    def __getattr__(self, name):
+        return super().__getattr__(name) if name == "own" else getattr(self.own, name)
+
+    def forward(self, *given, **named):
+        found = self.own(*given, **named)
+        return found[..., 1:] if isinstance(found, torch.Tensor) else {}
+
+
+@pytest.mark.parametrize("kind, place", [(k, p) for k in SMALL for p in k.PARTS])
+def test_a_part_of_another_shape_is_refused_by_its_place(kind, place):
+    def build(parts):
+        return made(kind, parts=parts)
+
+    rehearse(build, {place: lambda own, rng: own})
+    with pytest.raises(ValueError, match=place) as refusal:
+        rehearse(build, {place: nn.Identity if place == "rssm" else Less})
+    heard = place not in ("rssm", "decoder", "actor")
+    assert ("gives float32" in str(refusal.value)) == heard
+
+
+@pytest.mark.parametrize("place, name, says", [
+    ("rewards", "own_nets:make_reward", "no part 'rewards'; did you mean 'reward'?"),
+    ("reward", "make_reward", "reward=make_reward is not as package.module:name; did you mean "
+     "'own_nets:make_reward'?"),
+    ("reward", "../run/nets.py:make", "is not as package.module:name"),
+    ("reward", ".own_nets:make_reward", "is not as package.module:name"),
+    ("reward", "3", "reward=3 is not as package.module:name"),
+    ("reward", "own_nets:make_rewards", "own_nets:make_rewards among its umwelten.parts; "
+     "did you mean 'own_nets:make_reward'?"),
+    ("reward", "own_nets:hidden", "no installed package announces own_nets:hidden"),
+    ("reward", "os:system", "no installed package announces os:system"),
+    ("reward", "nowhere.nets:make", "does not load: ModuleNotFoundError: No module named"),
+    ("reward", "own_nets:gone", "does not load: AttributeError: module 'own_nets' has no attr"),
+    ("reward", "loud:make", "reward=loud:make does not load: SystemError: imported"),
+    ("reward", "own_nets:NUMBER", "reward=own_nets:NUMBER cannot be called"),
+    ("reward", "own_nets:make_none", "the part reward is None; it is to return a torch.nn.Module"),
+    ("reward", "own_nets:make_alone", "the part reward is not made: TypeError: make_alone() takes"),
+    ("reward", "own_nets:Short", "the part reward gives float32 (3, 7), not float32 (3, 101)"),
+    ("dynamics", "own_nets:Short", "the part dynamics gives float32 (3, 7), not float32 (3, 128)"),
+    ("encoder", "own_nets:Short", "the part encoder gives float32 (3, 7), not float32 (3, 128)"),
+    ("reward", "own_nets:Unlike", "the part reward fails: TypeError"),
+    ("policy", "own_nets:Flat", "with another policy the model does not learn: RuntimeError"),
+    ("terminal", "own_nets:make_reward", "this TDMPC2 has no terminal to put a part in"),
+])  # fmt: skip
+def test_what_is_wrong_with_a_part_is_said_before_training(
+    place, name, says, nets, tmp_path, capsys
+):
+    assert train("tdmpc2", tmp_path / "run", f"model.parts.{place}='{name}'") == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1
+    assert not (tmp_path / "run" / "config.yaml").exists()

@@ -62,6 +62,7 @@ def test_official_figures_that_are_not_met_make_none(verdict):
         ({"code": "0" * 64}, "of other code"),
         ({"control": "untrained"}, "there to fail"),
         ({"passed": False}, "failed its gates"),
+        ({"runs": [{"config": {"parts": {"reward": "my_package.nets:make"}}}]}, "not tdmpc2's own"),
         ({"gates": [{"gate": "alignment", "passed": False}]}, "failed alignment"),
     ],
 )
