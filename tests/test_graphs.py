@@ -1,11 +1,15 @@
 """An update is one graph between its optimisers, and never waits for the device to tell a value."""
 
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from functorch.compile import make_boxed_func
 from gymnasium.spaces import Box, Dict
+from torch._dynamo.backends.common import aot_autograd
+from torch._guards import TracingContext
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
@@ -34,7 +38,7 @@ def windows(model, seed):
     g, b, t = torch.Generator().manual_seed(seed), model.batch_size, model.window
     no = torch.zeros(b, t, dtype=torch.bool)
     return {
-        "place": torch.randint(0, 9, (b,), generator=g),
+        "place": torch.randint(0, 9, (b, 1), generator=g) + torch.arange(-1, t),
         "action": torch.rand(b, t, 2, generator=g) * 2 - 1,
         "reward": torch.rand(b, t, generator=g),
         "proprio": torch.randn(b, t, 12, generator=g),
@@ -103,14 +107,70 @@ def same(one, two, updates):
             torch.testing.assert_close(compiled[key], value, rtol=1e-3, atol=1e-4)
 
 
+class Graphs:
+    """Runs what is compiled as CUDA graphs are replayed: each one's memory is the next one's.
+
+    A call after a gradient's way back is over takes the memory of all that was returned before it:
+    here that is overwritten. Source: torch/_inductor/cudagraph_trees.py, `can_start_new_generation`
+    and `dealloc_current_path_weakrefs`.
+    """
+
+    def __init__(self):
+        self.calls = self.owner = 0
+        self.live, self.pending, self.real = [], False, torch.compile
+
+    def compile(self, fn, mode=None):
+        if mode != "reduce-overhead":
+            return fn
+        kinds = ("fw_compiler", "forward"), ("bw_compiler", "back"), ("inference_compiler", "free")
+        backend = aot_autograd(**{k: partial(self.graph, kind) for k, kind in kinds})
+        traced = self.real(fn, backend=backend, fullgraph=True)
+
+        def call(*args):
+            self.calls += 1
+            return traced(*args)
+
+        return call
+
+    def graph(self, kind, module, example):
+        told = TracingContext.get().fw_metadata
+        if kind != "back":  # what moves may not be written: torch then gives a graph up
+            assert {*told.mutated_inp_runtime_indices} <= {*told.static_input_indices}
+
+        def replay(*args):
+            if kind != "back" and not self.pending and self.owner != self.calls:
+                for x in self.live:
+                    x.fill_(torch.nan if x.is_floating_point() else 0)
+                self.live, self.owner = [], self.calls
+            found = module(*args)
+            own = {x.data_ptr() for x in args if isinstance(x, torch.Tensor)}
+            made = (x for x in found if isinstance(x, torch.Tensor) and x.data_ptr() not in own)
+            self.live += [x.detach() for x in made]
+            self.pending = kind == "forward"
+            return found
+
+        return make_boxed_func(replay)
+
+
 @pytest.mark.parametrize("kind", ["tdmpc2", "dreamer"])
-def test_what_is_compiled_is_one_graph(kind):
-    one, two = MODELS[kind](), MODELS[kind]()
-    for name in ("_model_step", "_policy_loss", "_losses"):
-        if hasattr(two, name):
-            traced = torch.compile(getattr(two, name), backend="eager", fullgraph=True)
-            setattr(two, name, traced)
+def test_what_is_compiled_is_one_graph_and_nothing_reads_its_memory_later(kind, monkeypatch):
+    one, graphs = MODELS[kind](), Graphs()
+    monkeypatch.setattr(torch, "compile", graphs.compile)
+    two = MODELS[kind](compile=True)
     same(one, two, 2)
+    assert graphs.calls == {"tdmpc2": 4, "dreamer": 2}[kind]
+    torch._dynamo.reset()
+
+
+def test_a_look_at_what_a_graph_returned_before_another_ran_would_be_noticed():
+    graphs = Graphs()
+    weight = torch.ones(3, requires_grad=True)
+    double = graphs.compile(lambda x: (x * weight).sum(), mode="reduce-overhead")
+    first = double(torch.ones(3))
+    assert first == 3
+    first.backward()
+    double(torch.ones(3))
+    assert first.isnan()
     torch._dynamo.reset()
 
 

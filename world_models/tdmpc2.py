@@ -273,31 +273,35 @@ class TDMPC2(WorldModel):
             loss, zs, metrics = self._model_step(
                 observed, action, reward, terminal, noise, members, mask, told
             )
-        self._descend(self.model_optimiser, loss, metrics, "grad_norm")
+        # Of its own as the metrics are: the next graph may overwrite what this one returned.
+        zs = zs.detach().clone()
+        metrics = self._descend(self.model_optimiser, loss, metrics, "grad_norm")
         if told is not None:
             self.tasks.project()
             told = self._told(batch).detach()
         members, noise = self._two(self.generator), self._part(self._noise, zs.shape[:-1])
         mask = self._mask(len(members), zs.shape[:-1])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            loss, scale, more = self._policy_loss(zs.detach(), noise, members, mask, told)
+            loss, scale, more = self._policy_loss(zs, noise, members, mask, told)
         self.scale.copy_(scale)
-        self._descend(self.policy_optimiser, loss, more, "policy_grad_norm")
+        more = self._descend(self.policy_optimiser, loss, more, "policy_grad_norm")
         with torch.no_grad():
             ours, theirs = list(self.critics.parameters()), list(self.target.parameters())
             torch._foreach_lerp_(theirs, ours, self.tau)
-        metrics |= more
-        # As tensors of their own: the next update may overwrite what a graph returned.
-        return dict(zip(metrics, torch.stack([*metrics.values()]).detach().unbind(), strict=True))
+        return metrics | more
 
-    def _descend(self, optimiser, loss: Tensor, metrics: dict[str, Tensor], norm: str) -> None:
-        """Steps an optimiser down the gradient of `loss`, clipped; notes its norm."""
+    def _descend(self, optimiser, loss: Tensor, metrics: dict[str, Tensor], norm: str):
+        """Steps an optimiser down the gradient of `loss`, clipped.
+
+        Returns the metrics, that gradient's norm among them, as tensors of their own.
+        """
         loss.backward()
         parameters = [p for group in optimiser.param_groups for p in group["params"]]
         self.share.mean_([*(p.grad for p in parameters), *metrics.values()])
         metrics[norm] = torch.nn.utils.clip_grad_norm_(parameters, self.grad_clip)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
+        return dict(zip(metrics, torch.stack([*metrics.values()]).detach().unbind(), strict=True))
 
     def _read(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Returns observations (h + 1, b, ...), actions, rewards and terminals (h, b, ...)."""
