@@ -8,7 +8,7 @@ import torch
 from gymnasium.spaces import Box, Dict
 
 from umwelten import kernels
-from umwelten.nets import TwoHot
+from umwelten.nets import Ensemble, TwoHot
 from umwelten.world_models.encoders import stack_frames
 from umwelten.world_models.tdmpc2 import TDMPC2, heuristic_discount
 
@@ -276,6 +276,35 @@ def test_targets_take_the_least_of_two_target_critics_and_stop_at_terminals_alon
     assert float(returns[1, 5]) == float(reward[1, 5])
 
 
+def test_what_learns_drops_out_and_neither_targets_nor_acting_do(monkeypatch):
+    model, seen, whole = small(dropout=0.25), [], Ensemble.forward
+
+    def watch(self, *parts, members=None, mask=None, frozen=False):
+        who = "target" if self is model.target else "policy" if frozen else "critics"
+        seen.append((who, mask))
+        return whole(self, *parts, members=members, mask=mask, frozen=frozen)
+
+    monkeypatch.setattr(Ensemble, "forward", watch)
+    model.update(windows(model))
+    masks = dict(seen)
+    assert [who for who, _ in seen] == ["target", "critics", "policy"] and masks["target"] is None
+    rows = {"critics": (2, 3 * 16, 384), "policy": (2, 4 * 16, 384)}
+    for who, shape in rows.items():
+        assert masks[who].shape == shape
+        assert abs(float((masks[who] == 0).double().mean()) - 0.25) < 0.02
+    seen.clear()
+    model.value({"z": torch.rand(5, 128)}, generator())
+    assert seen == [("critics", None)]
+
+
+def test_critics_are_drawn_two_at_a_time_and_all_alike():
+    model, g = TDMPC2(STATE, 6, size=5), generator()
+    drawn = [tuple(sorted(model._two(g).tolist())) for _ in range(2000)]
+    counts = {pair: drawn.count(pair) for pair in set(drawn)}
+    assert counts.keys() == {(i, j) for j in range(5) for i in range(j)}
+    assert max(abs(n - 200) for n in counts.values()) < 5 * (200 * 0.9) ** 0.5
+
+
 def test_a_time_limit_is_not_an_end_but_a_terminal_is():
     def after(**changes):
         model = awake(small())
@@ -380,6 +409,27 @@ def test_a_belief_keeps_three_frames_and_learning_reads_the_same_stacks():
     metrics = model.update(windows(model, b=4, pixels=True))
     assert all(v.isfinite() for v in metrics.values())
     assert TDMPC2(space, 2, size=5, keys=["rgb/front"]).encoder.convolutions[0].out_channels == 32
+
+
+def test_it_learns_from_images_each_shifted_by_up_to_three_pixels_and_acts_on_them_as_they_are():
+    space = Dict({"rgb/front": IMAGE})
+    calm, moved = (TDMPC2(space, 2, size=1, keys=["rgb/front"], shift=s) for s in (0, 3))
+    batch = windows(calm, b=4, pixels=True)
+    still, shaken = (m._read(batch)[0] for m in (calm, moved))
+    stacks = stack_frames(batch["rgb/front"], torch.arange(2, 6).expand(4, -1))
+    assert torch.equal(still, stacks.transpose(0, 1))
+    found = []
+    for before, after in zip(still.flatten(0, 1), shaken.flatten(0, 1), strict=True):
+        middle = after[3:-3, 3:-3]
+        by = [(y, x) for y in range(7) for x in range(7)
+              if torch.equal(before[y : y + 58, x : x + 58], middle)]  # fmt: skip
+        assert len(by) == 1
+        found += by
+    assert len(set(found)) > 4
+    step = {"rgb/front": batch["rgb/front"][:, 0], "first": torch.ones(4, dtype=torch.bool)}
+    moved.load_state_dict(calm.state_dict())
+    seen = [m.observe(m.start(4), torch.zeros(4, 2), step, None)["z"] for m in (calm, moved)]
+    assert torch.equal(*seen)
 
 
 # ---- other paths
