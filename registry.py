@@ -2,7 +2,8 @@
 
 The file is the registration: a public class in `envs/` whose bases lead to `Task` is a task. Only
 `load` imports, and only what is asked for. Third parties join by entry points in the groups
-`umwelten.envs`, `umwelten.world_models`, `umwelten.agents` and `umwelten.robots`.
+`umwelten.envs`, `umwelten.world_models`, `umwelten.agents` and `umwelten.robots`; in
+`umwelten.parts` they announce networks for the places of our models.
 """
 
 from __future__ import annotations

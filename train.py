@@ -64,7 +64,8 @@ def train(
     episodes: of a score
     save_every: updates (of a learner: decisions) between two checkpoints
     cameras: names of cameras the world shows
-    model: the model's name and keywords, such as model.size=1
+    model: the model's name and keywords, such as model.size=1, and model.parts.PLACE=MODULE:NAME,
+        an announced network in a place that `umwelten list parts` names
     planner: the planner's name and keywords, such as planner.samples=256
     learner: the learner's name and its (SB3's) keywords, such as learner.learning_rate=1e-4, and
         learner.keys=[...], what it observes

@@ -35,29 +35,31 @@ def test_an_arm_of_ones_own_picks_and_places(tmp_path):
 
 
 def test_a_world_model_of_ones_own_is_sixty_lines_keeps_every_promise_and_plans(tmp_path):
-    model, promises, use = CODE["own_model"]
+    model, promises, use, _ = CODE["own_model"]
     assert len([line for line in model.splitlines() if line.strip()]) <= 60
     said = run("\n".join((model, promises, use)), tmp_path)
     chance, planned = map(float, re.findall(r"\d+", said))
     assert chance < 500 and planned > 900, said
 
 
-def test_a_world_model_that_a_package_announces_trains_by_its_name(tmp_path):
-    told = (ROOT / "docs" / "own_model.md").read_text()
-    (points,) = re.findall(r"```toml\n\[project\.entry-points\.(.*?)```", told, re.DOTALL)
-    group, point = re.fullmatch(
-        r'"(.*)"\]\n(.*) = "my_package.quadratic:Quadratic"\n', points
-    ).groups()
+TOLD = (ROOT / "docs" / "own_model.md").read_text()
+POINTS = re.findall(r'```toml\n\[project\.entry-points\."(.*)"\]\n(\w+) = "(.*):(.*)"\n```', TOLD)
+COMMANDS = re.findall(r"^    umwelten (train .*)$", TOLD, re.MULTILINE)
+
+
+@pytest.mark.parametrize("which", (0, 1), ids=("model", "part"))
+def test_what_a_package_announces_trains_by_its_name(which, tmp_path):
+    code = CODE["own_model"][(0, 3)[which]]
+    group, point, module, name = POINTS[which]
     package, info = tmp_path / "my_package", tmp_path / "mine-1.dist-info"
     for folder in (package, info):
         folder.mkdir()
-    (package / "quadratic.py").write_text(CODE["own_model"][0])
+    (package / f"{module.partition('.')[2]}.py").write_text(code)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
-    (info / "entry_points.txt").write_text(f"[{group}]\n{point} = my_package.quadratic:Quadratic\n")
-    (command,) = re.findall(r"^    umwelten (train .*)$", told, re.MULTILINE)
+    (info / "entry_points.txt").write_text(f"[{group}]\n{point} = {module}:{name}\n")
     small = "steps=12 seed_steps=10 pretrain=2 ratio=0 evaluate_every=0 device=cpu out=run"
-    small += " planner.samples=30 planner.elites=4 n=2"
-    given = [*command.split(), *small.split()]
+    small += " planner.samples=30 planner.elites=4 n=2" + " model.size=1 model.batch_size=4" * which
+    given = [*COMMANDS[which].split(), *small.split()]
     run(f"from umwelten import cli\nassert cli.main({given}) == 0", tmp_path)
     assert (tmp_path / "run" / "RUN.md").exists()
 
