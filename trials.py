@@ -200,6 +200,8 @@ def examine(folder: Path, run: Path, env, anchors: dict, episodes: int, device: 
         raise ConfigError(str(error)) from error
     own = run / "episodes"
     data = _unseen(folder, run, told)
+    if not data.count(needs := gates.CONTEXT + gates.AHEAD + 1):
+        raise ConfigError(f"{run} has episodes of fewer than the {needs} steps that gates look at")
     batch = gates.sample(model, data, np.random.default_rng(1))
     seen = gates.rewards(model, data)
     planner = told["planner"].get("name", "mppi")

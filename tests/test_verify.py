@@ -216,6 +216,10 @@ def test_runs_that_do_not_belong_together_are_refused(judged, finished, tmp_path
         config.save(odd / "config.yaml", config.load(finished[1] / "config.yaml") | {key: value})
         assert run(tmp_path, f"runs=[{finished[0]},{odd}]") == 2
         assert says in capsys.readouterr().err
+    short = shutil.copytree(judged / "seed-0", tmp_path / "short")
+    config.save(short / "config.yaml", config.load(short / "config.yaml") | {"action_repeat": 10})
+    assert run(tmp_path, f"runs=[{short}]") == 2
+    assert "has episodes of fewer than the" in capsys.readouterr().err
     assert cli.main(["verify", "dreamer_v3", f"runs=[{finished[0]}]"]) == 2
     assert "the runs trained tdmpc2, not dreamer_v3" in capsys.readouterr().err
     assert cli.main(["verify", "simulator_model"]) == 2
