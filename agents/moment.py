@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..world_models.contract import ContractError
 from ..world_models.model import Belief, WorldModel
 from .policy import Carry
 
@@ -73,7 +74,17 @@ def decide(
 
 
 def _moment(model: WorldModel, step: Step, carry: Carry, clock: Clock) -> Moment:
-    """Brings the step and the carry to the device, and the belief up to the step."""
+    """Brings the step and the carry to the device, and the belief up to the step.
+
+    Raises ContractError, with the key's name, where what the model reads is no finite number: to a
+    planner all plans would be worth the same, and what it chose would look sound.
+    """
+    for key in getattr(model, "observation", ()):
+        if key in step and step[key].dtype.kind == "f" and not np.isfinite(step[key]).all():
+            rows = np.flatnonzero(~np.isfinite(step[key]).reshape(len(step[key]), -1).all(1))
+            raise ContractError(
+                f"{key!r} of the step is not finite in rows {rows.tolist()}; look where it is made"
+            )
     seed, count, device = carry["seed"], carry["count"], model.device
     held = {key: torch.as_tensor(value, device=device) for key, value in carry.items()}
     seen = {key: torch.as_tensor(value, device=device) for key, value in step.items()}

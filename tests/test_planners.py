@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from umwelten.agents.moment import Clock, Moment, Noise
 from umwelten.agents.planners import CEM, ICEM, MPPI, Gradient, Prior, RandomShooting
+from umwelten.world_models.contract import ContractError
 from umwelten.world_models.model import WorldModel
 
 SMALL = {
@@ -216,6 +217,19 @@ def test_a_nan_does_not_poison_the_plan(planner):
     action, carry = agent.act(steps(np.zeros((2, 3))), agent.start(np.arange(2)))
     np.testing.assert_allclose(action, -0.5, atol=0.15)
     assert all(np.isfinite(value).all() for value in carry.values())
+
+
+@ALL
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_what_is_seen_and_is_no_number_is_refused_by_name(planner, value):
+    model = Toy(proposal=lambda x: x[:, :2])
+    model.observation = {"x": None}
+    for agent in (planner(model, **SMALL[planner]), Prior(model)):
+        step = steps(np.zeros((3, 3))) | {"unread": np.full(3, value)}
+        agent.act(step, agent.start(np.arange(3)))
+        step["x"][1, 2] = value
+        with pytest.raises(ContractError, match=r"'x' of the step is not finite in rows \[1\]"):
+            agent.act(step, agent.start(np.arange(3)))
 
 
 # ---- rows

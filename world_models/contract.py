@@ -116,8 +116,8 @@ class Contract:
     def check_step(self, step: Mapping[str, Tensor], action: Tensor) -> None:
         """Raises ContractError, with the key's name, for a step or action a model cannot observe.
 
-        Looks at keys, dtypes and shapes alone, for less than a microsecond each; a value that is
-        no number shows in the action it leads to, which a rollout refuses.
+        Looks at keys, dtypes and shapes alone, for less than a microsecond each; whoever acts
+        looks at values where they are still on the host (see agents.moment).
         """
         n = action.shape[0] if action.ndim else 0
         if action.dtype is not self.action.dtype or action.shape != (n, *self.action.shape):
