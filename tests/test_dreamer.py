@@ -339,6 +339,27 @@ def test_the_critic_learns_from_what_was_seen_up_to_where_an_episode_ends():
     assert abs(float(found.detach()) / (total / 12) - 1) < 1e-4
 
 
+def test_windows_are_valued_by_what_is_imagined_from_each_of_their_own_steps(monkeypatch):
+    model, seen = awake(small()), {}
+    judge, replay = model._behaviour_losses, model._replay_loss
+
+    def judged(x, *rest):
+        found = judge(x, *rest)
+        seen["from"], seen["returns"] = x[0], found[1]
+        return found
+
+    def replayed(batch, x, boot):
+        seen["at"], seen["boot"] = x, boot
+        return replay(batch, x, boot)
+
+    monkeypatch.setattr(model, "_behaviour_losses", judged)
+    monkeypatch.setattr(model, "_replay_loss", replayed)
+    model.update(windows(model))
+    assert torch.equal(seen["from"].view(3, 5, -1), seen["at"])
+    assert torch.equal(seen["returns"][0].view(3, 5), seen["boot"])
+    assert not torch.equal(*seen["returns"][:2])
+
+
 def test_each_loss_touches_its_own_parts_alone():
     model = awake(small())
     batch = windows(model)
