@@ -8,7 +8,7 @@ import torch
 from gymnasium.spaces import Box, Dict
 from torch import nn
 
-from umwelten import checkpoint, cli, config, registry
+from umwelten import build, checkpoint, cli, config, registry
 from umwelten.world_models.contract import ContractError
 from umwelten.world_models.dreamer import DreamerV3
 from umwelten.world_models.rehearsal import rehearse
@@ -293,6 +293,17 @@ def test_a_checkpoint_is_of_the_part_it_was_learnt_with(nets, tmp_path, capsys):
             assert "own_nets.Gain" in error and f"is {now}" in error and error.count("\n") == 1
 
 
+def test_a_config_has_nothing_imported_that_no_package_announces(tmp_path, monkeypatch):
+    """Not even a file that lies on the path, as a run's own folder may."""
+    (tmp_path / "of_a_stranger.py").write_text("raise SystemExit('executed')")
+    monkeypatch.syspath_prepend(tmp_path)
+    config.save(tmp_path / "config.yaml", {"parts": {"reward": "of_a_stranger:make"}})
+    told, env = config.load(tmp_path / "config.yaml"), build.make_env("reach", 1)
+    with pytest.raises(config.ConfigError, match="no installed package announces of_a_stranger"):
+        build.make_model({"name": "tdmpc2", "size": 1} | told, env)
+    assert "of_a_stranger" not in sys.modules
+
+
 class Less(nn.Module):
     """Gives a number less than the network it is put around; other verbs are that one's."""
 
@@ -318,6 +329,22 @@ def test_a_part_of_another_shape_is_refused_by_its_place(kind, place):
         rehearse(build, {place: nn.Identity if place == "rssm" else Less})
     heard = place not in ("rssm", "decoder", "actor")
     assert ("gives float32" in str(refusal.value)) == heard
+
+
+class Blind(Less):
+    """A decoder that leaves one number of the observation out."""
+
+    def forward(self, *given):
+        return self.own(*given)
+
+    def observation(self, found):
+        return {k: v[..., 1:] for k, v in self.own.observation(found).items()}
+
+
+def test_what_a_part_makes_of_the_model_is_held_to_the_models_own():
+    with pytest.raises(ValueError, match="another decoder the model's decoded proprio is") as told:
+        rehearse(lambda parts: made(DreamerV3, parts=parts), {"decoder": Blind})
+    assert "float32 (3, 2), not float32 (3, 3)" in str(told.value)
 
 
 @pytest.mark.parametrize("place, name, says", [
