@@ -340,12 +340,6 @@ class Episodes:
         run = np.searchsorted(ends, draw, side="right")
         return self._run_stop[run] - t - (ends[run] - 1 - draw)
 
-    def ahead(self, place: int, t: int) -> int | None:
-        """Returns the first place, `place` or later, where a window that `draw` knows begins."""
-        begin = np.maximum(self._run_start, place)
-        fits = np.flatnonzero(begin + t <= self._run_stop)
-        return int(begin[fits[0]]) if len(fits) else None
-
     def count(self, t: int) -> int:
         """Returns how many windows of t steps `draw` chooses from."""
         ends = self._ends(t)

@@ -21,6 +21,7 @@ from .parallel import ALONE
 from .replay import Replay
 from .rollout import rollout
 from .run import Run
+from .stream import Stream
 
 ALWAYS = ("action", "reward", "first", "last", "terminal", "valid")  # whatever a learner reads
 
@@ -31,8 +32,9 @@ class Learner(Protocol):
     Where it has `keys`, the observations that it reads, batches hold these and ALWAYS alone; else
     all that was recorded. `place` (b,) comes as well: see `Replay`. Where it has a `share` of
     several processes, it is given its part of each batch and averages its gradients: see `Share`.
-    Where it has a `recall`, that hears of what is acted in, and windows come with what was believed
-    before them, `before/...` (b, ...). Where it is `fresh`, new windows come once before others.
+    Where it is `fresh`, it learns online from steps as soon as they are taken, new windows first:
+    see `Stream`; else from episodes that are over. Where it has a `recall`, windows come with what
+    was believed before them, `before/...` (b, ...); of a `Stream`, that hears of what is acted in.
     """
 
     window: int  # steps of a window
@@ -175,7 +177,6 @@ class _Loop:
         self.learner, self.run_folder, self.env = learner, run, env
         self.share = getattr(learner, "share", ALONE)
         self.recall = getattr(learner, "recall", None)
-        self.served: int | None = None  # of the replay where it was saved
         self.progress, self.metrics = Progress(), {}
         self.judged = 0  # env steps (offline: updates) at the last score
         self.saved: int | None = None  # atoms of the newest checkpoint
@@ -192,6 +193,7 @@ class _Loop:
             raise ValueError("nothing to learn from: give a world, or folders of episodes")
         self._sources, self._paths = bool(sources), paths
         self.data, self._read = None, read or (lambda paths: replay_of(learner, paths))
+        self.fresh = env is not None and getattr(learner, "fresh", False)
 
     @contextmanager
     def leading(self):
@@ -213,7 +215,7 @@ class _Loop:
         while True:
             late = p.env_steps - seed_steps
             earned = pretrain + ratio * late + 1e-9 if late >= 0 else 0.0
-            if p.updates + 1 <= earned and (self._sources or p.episodes):
+            if p.updates + 1 <= earned and self.ready():
                 self.update()
                 yield "update"
             elif p.env_steps < steps:
@@ -222,12 +224,20 @@ class _Loop:
             else:
                 return
 
+    def ready(self) -> bool:
+        """Whether there is something to learn from."""
+        if self._sources or not self.fresh:
+            return self._sources or self.progress.episodes > 0
+        return self.data.count(self.learner.window) > 0
+
     def step(self) -> None:
         step = next(self.rollout)
-        if self.recall is not None:
-            self.recall.hear(step, getattr(self.rollout, "carry", {}))
         p = self.progress
         p.episodes += self.recorder.add(step)
+        if self.fresh:
+            place = self.data.add(step)
+            if self.recall is not None:
+                self.recall.hear(place, step["action"], getattr(self.rollout, "carry", {}))
         p.env_steps += int((~step["first"]).sum())
         returns = np.where(step["first"], 0.0, p.returns) + step["reward"]
         p.returns = returns.tolist()
@@ -244,25 +254,21 @@ class _Loop:
     def update(self) -> None:
         learner = self.learner
         if self.data is None:
-            self.data = self._opened()
+            self.data = self._read(self._paths)
         elif self.recorder is not None:
             self.data.refresh()
-        if self.recall is not None and self.recorder is not None:
-            self.recall.settle(self.data.episodes.lengths)
         batch = self.data.sample(self.rng, learner.batch_size, learner.window)
         if self.recall is not None:
             batch |= self.recall.before(batch["place"])
         self.metrics = learner.update(self.share.hand_out(batch))
         self.progress.updates += 1
 
-    def _opened(self):
-        """Returns what batches come from, as it was when it was saved."""
-        data = self._read(self._paths)
-        if getattr(self.learner, "fresh", False) and self.recorder is not None:
-            others = self._paths[:-1]
-            begin = Episodes(others, ("reward",)).steps if others else 0
-            data.served = begin if self.served is None else self.served
-        return data
+    def _stream(self) -> Stream | None:
+        """Returns what batches come from where steps are learnt from as they are taken."""
+        if not self.fresh:
+            return None
+        others = self._read(self._paths[:-1]) if self._sources else None
+        return Stream(self._read(self._paths[-1:]), self.env.num_envs, others)
 
     def log(self) -> None:
         values = {k: float(v) for k, v in self.metrics.items()}
@@ -291,11 +297,12 @@ class _Loop:
             shards = self.recorder.names()
             arrays |= {f"rollout/{k}": v for k, v in self.rollout.save().items()}
             arrays |= {f"hand/{k}": v for k, v in self.recorder.in_hand().items()}
+            if self.fresh:
+                arrays |= {f"stream/{k}": v for k, v in self.data.save().items()}
         state = {
             "schema": 1, "progress": vars(p), "judged": self.judged, "shards": shards,
             "rng": _plain(self.rng.bit_generator.state), "threads": torch.get_num_threads(),
             "contract": contract.plain(), "fingerprint": contract.fingerprint,
-            "served": self.served if self.data is None else getattr(self.data, "served", None),
         }  # fmt: skip
         checkpoint.save(
             self.run_folder.checkpoints, p.atoms,
@@ -310,12 +317,13 @@ class _Loop:
             if self.recorder is not None:
                 set_aside(self.run_folder.episodes, [])
                 self.recorder = Recorder(self.recorder.path, _info(self.env))
+            self.data = self._stream()
             return
         tensors, arrays, state = checkpoint.load(path)
         self.learner.io_contract().require(state.get("contract"), path)
         self.learner.restore(tensors)
         vars(self.progress).update(state["progress"])
-        self.judged, self.served = state["judged"], state.get("served")
+        self.judged = state["judged"]
         self.rng.bit_generator.state = state["rng"]
         self.saved = self.progress.atoms
         self.run_folder.forget(self.saved)
@@ -324,6 +332,9 @@ class _Loop:
             self.recorder = Recorder(self.recorder.path, _info(self.env))
             self.recorder.restore(_part(arrays, "hand/"))
             self.rollout.load(_part(arrays, "rollout/"))
+            self.data = self._stream()
+            if self.data is not None:
+                self.data.restore(_part(arrays, "stream/"), _part(arrays, "hand/"))
 
 
 def _info(env) -> dict:

@@ -15,6 +15,23 @@ from torch import Tensor, nn
 from . import kernels
 
 
+def check_bf16(device: torch.device) -> None:
+    """Raises ValueError where products in bfloat16 gain nothing, or where torch errs in them.
+
+    Older versions keep a weight's cast for as long as autocast lasts: one made where no gradient is
+    asked for then has none for what is computed later.
+    """
+    if device.type != "cuda":
+        raise ValueError(f"bf16 on {device.type!r} gains nothing; use device='cuda' or drop it")
+    x, weight = torch.ones(1, 1), torch.ones(1, 1, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad():
+            F.linear(x, weight)
+        kept = F.linear(x, weight).requires_grad
+    if not kept:
+        raise ValueError(f"torch {torch.__version__} loses gradients in bf16; update it or drop it")
+
+
 def symlog(x: Tensor) -> Tensor:
     """Returns sign(x) ln(1 + |x|), elementwise: the identity near 0, a logarithm far from it."""
     return torch.sign(x) * torch.log1p(torch.abs(x))

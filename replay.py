@@ -19,20 +19,12 @@ class Replay:
     gathered on the host and sent from pinned memory, without waiting. On a CPU windows are the
     arrays that Episodes gives, uncopied. Which of these it is changes no bit of a batch.
 
-    served: the place from which on each window, laid end to end, is given once and before all
-    others, as soon as it is there; None gives all of them alike. It moves on as they are given.
     room: bytes of the device that the steps may take; None for a quarter of what a GPU has free
     now, and for none on a CPU.
     """
 
-    def __init__(
-        self,
-        episodes: Episodes,
-        device: torch.device | str,
-        room: int | None = None,
-        served: int | None = None,
-    ):
-        self.episodes, self.device, self.served = episodes, torch.device(device), served
+    def __init__(self, episodes: Episodes, device: torch.device | str, room: int | None = None):
+        self.episodes, self.device = episodes, torch.device(device)
         gpu = self.device.type == "cuda"
         if room is None:
             room = int(SHARE * torch.cuda.mem_get_info(self.device)[0]) if gpu else 0
@@ -53,36 +45,35 @@ class Replay:
         self._take_over()
         return found
 
-    def draw(self, rng: np.random.Generator, b: int, t: int) -> np.ndarray:
-        """Draws the places (b,) int64 where b windows of t steps begin, as `Episodes.draw` does.
-
-        Windows that are to be served come before those that are drawn.
-        """
-        fresh: list[int] = []
-        while self.served is not None and len(fresh) < b:
-            place = self.episodes.ahead(self.served, t)
-            if place is None:
-                break
-            fresh.append(place)
-            self.served = place + t
-        drawn = self.episodes.draw(rng, b - len(fresh), t)
-        return np.concatenate([np.array(fresh, np.int64), drawn]) if fresh else drawn
-
     def read(self, places: np.ndarray, t: int) -> dict[str, Tensor]:
-        """Returns the windows of t steps at places (b,), `{key: (b, t, ...)}`, and `place` (b,)."""
-        place = self._send(torch.from_numpy(places))
+        """Returns the windows of t steps at places (b,), `{key: (b, t, ...)}`, and their `place`.
+
+        That is (b, 1 + t) int64: where the step before each of them lies, and where its steps do.
+        """
+        place = self._send(torch.from_numpy(places[:, None] + np.arange(-1, t)))
         if self._fits:
-            rows = (place[:, None] + torch.arange(t, device=self.device)).flatten()
-            found = {k: v.index_select(0, rows) for k, v in self._held.items()}
-            batch = {k: v.unflatten(0, (len(places), t)) for k, v in found.items()}
+            batch = self._selected(place[:, 1:])
         else:
             found = self.episodes.read(places, t)
             batch = {k: self._send(torch.from_numpy(v)) for k, v in found.items()}
         return batch | {"place": place}
 
+    def gather(self, places: np.ndarray) -> dict[str, Tensor]:
+        """Returns the steps at places (b, t), which may lie anywhere, `{key: (b, t, ...)}`."""
+        if self._fits:
+            return self._selected(self._send(torch.from_numpy(places)))
+        found = self.episodes.read(places.flatten(), 1)
+        whole = {k: v.reshape(*places.shape, *v.shape[2:]) for k, v in found.items()}
+        return {k: self._send(torch.from_numpy(v)) for k, v in whole.items()}
+
     def sample(self, rng: np.random.Generator, b: int, t: int) -> dict[str, Tensor]:
-        """Draws b windows of t steps and reads them."""
-        return self.read(self.draw(rng, b, t), t)
+        """Draws b windows of t steps as `Episodes.draw` does, and reads them."""
+        return self.read(self.episodes.draw(rng, b, t), t)
+
+    def _selected(self, place: Tensor) -> dict[str, Tensor]:
+        rows = place.flatten()
+        found = {k: v.index_select(0, rows) for k, v in self._held.items()}
+        return {k: v.unflatten(0, place.shape) for k, v in found.items()}
 
     def _send(self, x: Tensor) -> Tensor:
         return x.pin_memory().to(self.device, non_blocking=True) if self._gpu else x.to(self.device)

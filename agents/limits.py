@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -57,7 +58,7 @@ class Limits:
 
     def spread(self, unit: Tensor) -> Tensor:
         """Returns numbers (..., nu) of [-1, 1] stretched over [low, high]."""
-        low, high = unit.new_tensor(self.low), unit.new_tensor(self.high)
+        low, high = _like(unit, self.low), _like(unit, self.high)
         return unit * ((high - low) / 2) + (high + low) / 2
 
     def step(self, action: Tensor, last: Tensor) -> Tensor:
@@ -69,16 +70,26 @@ class Limits:
 
         `last` (n, nu) was done before all of them.
         """
-        low, high = plans.new_tensor(self.low), plans.new_tensor(self.high)
+        low, high = _like(plans, self.low), _like(plans, self.high)
         if self.rate is None:
             return plans.clamp(low, high)
-        reach = (plans.new_tensor(self.rate) - _ROUNDING).clamp_min(0.0)
+        reach = (_like(plans, self.rate) - _ROUNDING).clamp_min(0.0)
         before, allowed = last.to(plans.dtype)[..., None, :].clamp(low, high), []
         for action in plans.unbind(-2):
             nearest = torch.maximum(before - reach, low)
             before = action.clamp(nearest, torch.minimum(before + reach, high))
             allowed.append(before)
         return torch.stack(allowed, -2)
+
+
+def _like(plans: Tensor, bound: Bound) -> Tensor:
+    return _sent(bound, plans.device, plans.dtype)
+
+
+@functools.cache
+def _sent(bound: Bound, device: torch.device, dtype: torch.dtype) -> Tensor:
+    # Once: to send numbers to a GPU is to wait until all is done that was asked of it before.
+    return torch.tensor(bound, device=device, dtype=dtype)
 
 
 def _listed(value: Bound) -> tuple[float, ...]:

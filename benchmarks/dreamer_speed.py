@@ -44,10 +44,15 @@ def main() -> None:
     print(record("dreamer_speed", results))
 
 
+def place() -> torch.Tensor:
+    """Returns where the windows of a batch lie, one behind the other, as a Replay says it."""
+    return (torch.arange(BATCH) * LENGTH)[:, None] + torch.arange(-1, LENGTH)
+
+
 def cases(clone: Path | None) -> dict[str, dict[str, tuple[Callable, int]]]:
     """Returns what is measured: for each case and side, a call and how many it counts for."""
     model = DreamerV3(space(), NU)
-    batch = windows(BATCH, LENGTH) | {"place": torch.arange(BATCH) * LENGTH}
+    batch = windows(BATCH, LENGTH) | {"place": place()}
     found = {"update": {"ours": (lambda: model.update(batch), 1)}}
     for n in (1, 16):
         found[f"act n={n}"] = {"ours": (acting(model, n), n)}

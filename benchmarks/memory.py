@@ -93,7 +93,7 @@ def dreamer(size: int, clone: Path | None):
 
     def build():
         batch = speed.windows(speed.BATCH, speed.LENGTH)
-        batch |= {"place": torch.arange(speed.BATCH) * speed.LENGTH}
+        batch |= {"place": speed.place()}
         if clone is None:
             model = DreamerV3(speed.space(), speed.NU, size)
             return [lambda: model.update(batch), speed.acting(model, 1)]

@@ -34,8 +34,9 @@ MAY = {  # what a room, or a file beside the rooms, may import beyond its own ro
     "world_models": {"nets", "blocks", "fused", "kernels", "laprop", "parallel", "registry"},
     "envs": {"robots", "registry"},
     "robots": {"registry"},
-    "learn": {"episodes", "parallel", "replay", "rollout", "checkpoint", "run"},
+    "learn": {"episodes", "parallel", "replay", "stream", "rollout", "checkpoint", "run"},
     "replay": {"episodes"},
+    "stream": {"replay"},
     "mixture": {"episodes", "replay"},
     "parallel": set(),
     "hosted": {"learn", "checkpoint", "run"},
@@ -54,7 +55,7 @@ MAY = {  # what a room, or a file beside the rooms, may import beyond its own ro
     "registry": set(),
 }
 TORCH_SIDE = {"hosted", "agents", "world_models", "nets", "blocks", "laprop", "kernels", "fused"}
-TORCH_SIDE |= {"learn", "parallel", "replay"}
+TORCH_SIDE |= {"learn", "parallel", "replay", "stream"}
 TORCH_SIDE |= {"mixture", "optimise"}
 LONG, WALL, FUNCTION = 200, 500, 60
 ODD = re.compile(r"Base|Manager|Util|Helper|Factory|Common")

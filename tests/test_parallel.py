@@ -48,7 +48,7 @@ def windows(model, seed):
     first = torch.zeros(b, t, dtype=torch.bool)
     first[::3, 0] = True
     batch = {
-        "place": torch.arange(b),
+        "place": torch.arange(b)[:, None] + torch.arange(-1, t),
         "action": torch.rand(b, t, model.nu, generator=g) * 2 - 1,
         "reward": torch.rand(b, t, generator=g) * 20,
         "terminal": torch.rand(b, t, generator=g) > 0.8,

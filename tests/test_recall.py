@@ -62,70 +62,37 @@ def test_it_goes_on_with_what_was_saved_alone():
 # ---- what was believed while acting
 
 
-def heard(n=3, lasts=((0, 4), (1, 6), (0, 8)), steps=9):
-    """Returns steps and carries of n rows: episodes end where `lasts` says, beliefs tell them."""
-    told, begins = [], np.zeros(n, bool)
-    begins[:2] = True
-    for t in range(steps):
-        last = np.array([(row, t) in lasts for row in range(n)])
-        code = (np.arange(n) * 16 + t) / 64
-        stoch = np.zeros((n, 3, 5), np.float32)
-        stoch[:, :, t % 5] = t != 2  # at 2 nothing is believed, as in warming up
-        carry = {"belief/deter": np.repeat(code[:, None], 6, 1).astype(np.float32)}
-        action = np.repeat(code[:, None], 2, 1).astype(np.float32)
-        told.append(({"first": begins, "last": last, "action": action},
-                     carry | {"belief/stoch": stoch}))  # fmt: skip
-        begins = last
-    return told
-
-
-def test_what_was_believed_in_an_episode_is_known_once_it_lies_somewhere():
-    kept = recall()
-    for step, carry in heard():
-        kept.hear(step, carry)
-    kept.settle(np.array([40, 5, 7, 4]))  # the first was before all
-    found, action = kept.read(torch.arange(39, 57))
-    want: list = [None, *range(5), *range(16, 23), *range(5, 9), None]
-    want[3] = want[8] = None  # where nothing was believed
-    for i, code in enumerate(want):
-        told = 0 if code is None else code / 64
-        assert float(found["deter"][i, 0]) == float(action[i, 0]) == told
-        assert int(found["stoch"][i].sum()) == (0 if code is None else 3)
+def test_what_is_believed_while_acting_is_known_at_once_and_the_rest_is_not():
+    kept, (belief, action) = recall(), example(4)
+    belief["stoch"][2] = 0  # nothing is believed, as in warming up
+    carry = {f"belief/{k}": v.numpy() for k, v in belief.items()}
+    place = np.array([40, -1, 42, 43])  # the second row is between two episodes
+    kept.hear(place, action.numpy(), carry)
+    found, then = kept.read(torch.tensor([40, -1, 42, 43, 41]))
+    assert torch.equal(found["deter"][[0, 3]], belief["deter"][[0, 3]].half().float())
+    assert torch.equal(found["stoch"][[0, 3]], belief["stoch"][[0, 3]])
+    assert torch.equal(then[[0, 3]], action[[0, 3]])
+    assert not found["stoch"][[1, 2, 4]].any() and not then[[1, 2, 4]].any()
     # what a model learns of a step later takes its place
-    kept.write(torch.tensor([41]), *example(1))
-    assert torch.equal(kept.read(torch.tensor([41]))[1], example(1)[1])
-
-
-def test_an_episode_of_another_length_is_someone_elses():
-    kept = recall()
-    for step, carry in heard():
-        kept.hear(step, carry)
-    kept.settle(np.array([5, 6, 4]))
-    known = [bool(kept.read(torch.tensor([p]))[1].any()) for p in (1, 6, 12)]
-    assert known == [True, False, True]
-
-
-@pytest.mark.parametrize("cut", [1, 5, 7, 9])
-def test_what_waits_for_its_place_is_saved_too(cut):
-    one, two = recall(), recall()
-    for i, (step, carry) in enumerate(heard()):
-        if i == cut:
-            two.restore(one.save())
-        one.hear(step, carry)
-        if i >= cut:
-            two.hear(step, carry)
-    if cut == 9:
-        two.restore(one.save())
-    for kept in (one, two):
-        kept.settle(np.array([5, 7, 4]))
-        kept.hear(*heard()[0])
-    a, b = one.save(), two.save()
-    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    kept.write(torch.tensor([43]), *example(1, seed=1))
+    assert torch.equal(kept.read(torch.tensor([43]))[1], example(1, seed=1)[1])
 
 
 def test_a_policy_that_believes_nothing_leaves_nothing():
     kept = recall()
-    for step, _ in heard():
-        kept.hear(step, {"seed": np.zeros(3)})
-    kept.settle(np.zeros(0, int))
-    assert not len(kept.save()["recall/tag"]) and "recall/hand/whose" not in kept.save()
+    kept.hear(np.arange(3), np.ones((3, 2), np.float32), {"seed": np.zeros(3)})
+    assert not len(kept.save()["recall/tag"])
+
+
+def test_steps_of_others_have_places_below_and_none_is_at_the_end():
+    kept, (belief, action) = recall(), example(3)
+    kept.write(torch.tensor([-2, -3, kept.slots - 2]), belief, action)  # the first and last share
+    found, then = kept.read(torch.tensor([-2, -3, kept.slots - 2, -1]))
+    assert not found["stoch"][0].any() and torch.equal(then[1:3], action[1:])
+    two = recall()
+    two.restore(kept.save())
+    assert torch.equal(two.read(torch.tensor([-3]))[1], action[1:2])
+    assert not two.read(torch.tensor([-1]))[1].any()
+    place = torch.tensor([[-3, -4, -5], [-1, -2, -3]])
+    assert torch.equal(kept.before(place)["before/action"][0], action[1])
+    assert not kept.before(place)["before/stoch"][1].any()

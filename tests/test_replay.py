@@ -57,18 +57,18 @@ def test_places_stay_as_shards_appear_and_let_something_be_kept_beside_each_step
     record(tmp_path, 0)
     replay = Replay(Episodes(tmp_path), "cpu", 1 << 30)
     rng = np.random.default_rng(0)
-    places = replay.draw(rng, 20, 4)
+    places = replay.episodes.draw(rng, 20, 4)
     before = replay.read(places, 4)
-    assert np.array_equal(before["place"].numpy(), places)
+    assert np.array_equal(before["place"].numpy(), places[:, None] + np.arange(-1, 4))
     beside = torch.full((replay.episodes.steps,), -1)
-    beside[before["place"][:, None] + torch.arange(4)] = before["count"].long()
+    beside[before["place"][:, 1:]] = before["count"].long()
     record(tmp_path, 1)
     replay.refresh()
     for key, value in replay.read(places, 4).items():
         assert torch.equal(value, before[key])
     # what was kept by one window is found by another that shares steps with it
     again = replay.sample(rng, 50, 3)
-    places = again["place"][:, None] + torch.arange(3)
+    places = again["place"][:, 1:]
     there = places < len(beside)
     kept = beside[places[there]]
     assert (kept >= 0).any() and (kept[kept >= 0] == again["count"][there][kept >= 0]).all()
@@ -107,45 +107,11 @@ def test_an_empty_folder_says_what_episodes_says(tmp_path):
     assert replay.sample(np.random.default_rng(0), 2, 4)["proprio"].shape == (2, 4, 5)
 
 
-# ---- new windows first
-
-
 def test_draws_are_those_of_every_version_before(tmp_path):
     record(tmp_path, 0)
     replay, rng, digest = Replay(Episodes(tmp_path), "cpu"), np.random.default_rng(0), sha256()
     for i in range(6):
-        digest.update(replay.draw(rng, 16, 4).astype("<i8").tobytes())
+        digest.update(replay.sample(rng, 16, 4)["place"][:, 1].numpy().astype("<i8").tobytes())
         record(tmp_path, i + 1, episodes=2)
         replay.refresh()
     assert digest.hexdigest()[:16] == "dbb69d00d6bce4e0"
-
-
-@pytest.mark.parametrize("across", [False, True])
-def test_each_new_window_is_given_once_and_first(tmp_path, across):
-    t, given = 4, []
-    record(tmp_path, 0, episodes=2)
-    begin = Episodes(tmp_path).steps
-    record(tmp_path, 1, episodes=2)
-    replay = Replay(Episodes(tmp_path, across=across), "cpu", served=begin)
-    for i in range(8):
-        before, plain = replay.served, np.random.default_rng(i)
-        places = replay.draw(np.random.default_rng(i), 3, t)
-        fresh = [p for p in places.tolist() if before <= p < replay.served]
-        assert places[: len(fresh)].tolist() == fresh
-        rest = replay.episodes.draw(plain, 3 - len(fresh), t)
-        assert np.array_equal(places[len(fresh) :], rest)
-        given += fresh
-        if i in (3, 5):
-            record(tmp_path, i, episodes=1)
-            replay.refresh()
-    assert replay.episodes.ahead(replay.served, t) is None
-    assert given == sorted(given) and min(np.diff(given)) >= t and given[0] >= begin
-    # none is left out between two of them, nor holds an invalid step
-    every = [replay.episodes.ahead(p, t) for p in [begin, *[p + t for p in given[:-1]]]]
-    assert given == every
-    assert replay.read(np.array(given), t)["valid"].all()
-    assert across or not replay.read(np.array(given), t)["first"][:, 1:].any()
-    # a replay that goes on from there gives them once more to no one
-    again = Replay(Episodes(tmp_path, across=across), "cpu", served=replay.served)
-    same_draw = [r.draw(np.random.default_rng(9), 5, t) for r in (replay, again)]
-    assert np.array_equal(*same_draw)

@@ -128,7 +128,9 @@ def lambda_returns(reward: Tensor, alive: Tensor, boot: Tensor, mixed: Tensor | 
     of going on times the discount, `boot` the value there, `mixed` lambda, or 0 where a window's
     episode is cut off.
     """
-    mixed = torch.as_tensor(mixed, dtype=reward.dtype, device=reward.device).expand_as(reward)
+    if not isinstance(mixed, Tensor):
+        mixed = torch.full_like(reward, mixed)
+    mixed = mixed.expand_as(reward)
     found = [boot[-1]]
     for i in range(len(reward) - 1, 0, -1):
         beyond = torch.lerp(boot[i], found[-1], mixed[i])

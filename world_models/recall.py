@@ -1,7 +1,7 @@
 """Recall: the belief that a model had of each recorded step when it last met it.
 
-First as it acted, then whenever it learnt from the step. It knows a step by its place among all
-recorded steps (see `Replay`), and no model.
+First as it acted, then whenever it learnt from the step. It knows a step by its place (see `Replay`
+and `Stream`), and no model.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ class Recall:
     States lie between -1 and 1 and are kept in float16, finer than the bfloat16 in which the
     published model computes them; of categories the index is kept. A step's slot is its place
     modulo as many as fit into `room` bytes: where more steps than that are recorded, the one
-    visited last has the slot. Where a step lies is known once its episode is recorded (`settle`);
-    what was believed while acting (`hear`) waits for that, on the host.
+    visited last has the slot. At place -1 there is no step.
     """
 
     def __init__(
@@ -32,44 +31,21 @@ class Recall:
         each = 2 * deter + stoch + 4 * nu + 8
         self.slots, self._classes, self._device = max(room // each, 1), classes, device
         self._kept: dict[str, Tensor] = {}
-        self._open: dict[int, list[dict[str, np.ndarray]]] = {}  # by row, of episodes in hand
-        self._ended: list[list[dict[str, np.ndarray]]] = []  # that wait for their places
 
-    def hear(self, step: dict[str, np.ndarray], carry: dict[str, np.ndarray]) -> None:
-        """Takes in what a policy's carry says it believes at a step (n rows) that it acted in.
+    def hear(self, place: np.ndarray, action: np.ndarray, carry: dict[str, np.ndarray]) -> None:
+        """Keeps what a policy's carry says it believes of n steps, as it acted in them.
 
-        A belief whose categories are all 0 is none: such a step stays unknown.
+        place: (n,); action: (n, nu). A belief whose categories are all 0 is none: such a step stays
+        unknown.
         """
         if "belief/deter" not in carry:
             return
         stoch = carry["belief/stoch"]
-        new = {
-            "deter": carry["belief/deter"].astype(np.float16),
-            "stoch": stoch.argmax(-1).astype(np.uint8), "action": step["action"],
-            "known": stoch.any((1, 2)),
-        }  # fmt: skip
-        for row in range(len(stoch)):
-            if step["first"][row]:
-                self._open[row] = []
-            if row in self._open:
-                self._open[row].append({k: v[row] for k, v in new.items()})
-                if step["last"][row]:
-                    self._ended.append(self._open.pop(row))
-
-    def settle(self, lengths: np.ndarray) -> None:
-        """Keeps the beliefs of the episodes that have ended, now that it is known where they lie.
-
-        lengths: (e,), the steps of all recorded episodes, of those that have ended since last time
-        behind all others.
-        """
-        ended, self._ended = self._ended, []
-        first, starts = len(lengths) - len(ended), np.cumsum(lengths) - lengths
-        for steps, start, length in zip(ended, starts[first:], lengths[first:], strict=True):
-            if len(steps) == length:  # else it is another's, which came in between
-                found = {k: torch.from_numpy(v).to(self._device) for k, v in _joined(steps).items()}
-                known = found.pop("known")
-                place = start + torch.arange(len(known), device=self._device)
-                self._put(place[known], {k: v[known] for k, v in found.items()})
+        known = stoch.any((1, 2)) & (place >= 0)
+        new = {"deter": carry["belief/deter"], "stoch": stoch.argmax(-1), "action": action}
+        if known.any():
+            new = {k: torch.from_numpy(v[known]).to(self._device) for k, v in new.items()}
+            self._put(torch.from_numpy(place[known]).to(self._device), new)
 
     def read(self, place: Tensor) -> tuple[Belief, Tensor]:
         """Returns the beliefs (b, ...) at places (b,) and the actions taken there.
@@ -77,16 +53,19 @@ class Recall:
         Of steps that are not known all is 0.
         """
         kept = self._tables()
-        slot = place.clamp(min=0) % self.slots
-        known = kept["tag"][slot] == place + 1
+        slot = place % self.slots
+        known = (kept["tag"][slot] == place + 1) & (place != -1)
         one_hot = torch.nn.functional.one_hot(kept["stoch"][slot].long(), self._classes)
         found = kept["deter"][slot].float(), one_hot.float(), kept["action"][slot]
         deter, stoch, action = (x * known.view(-1, *[1] * (x.ndim - 1)) for x in found)
         return {"deter": deter, "stoch": stoch}, action
 
     def before(self, place: Tensor) -> dict[str, Tensor]:
-        """Returns what `read` finds one step before places (b,), as `before/...` of a batch."""
-        belief, action = self.read(place - 1)
+        """Returns what `read` finds of the step before windows, as `before/...` of a batch.
+
+        place: (b, 1 + t), as batches have it.
+        """
+        belief, action = self.read(place[:, 0])
         return {f"before/{k}": v for k, v in (belief | {"action": action}).items()}
 
     @torch.no_grad()
@@ -109,14 +88,7 @@ class Recall:
         kept = self._tables()
         rows = kept["tag"].nonzero()[:, 0]
         rows = rows[kept["tag"][rows].argsort()]
-        found = {f"recall/{k}": v[rows].cpu() for k, v in kept.items()}
-        waiting = {-1 - i: steps for i, steps in enumerate(self._ended)} | self._open
-        whose = [np.full(len(steps), number) for number, steps in waiting.items()]
-        if any(map(len, whose)):
-            hand = _joined([step for steps in waiting.values() for step in steps])
-            hand["whose"] = np.concatenate(whose)  # a row, or -1 - i of the i-th that has ended
-            found |= {f"recall/hand/{k}": torch.from_numpy(v) for k, v in hand.items()}
-        return found
+        return {f"recall/{k}": v[rows].cpu() for k, v in kept.items()}
 
     def restore(self, saved: dict[str, Tensor]) -> None:
         """Knows what `save` gave, and nothing else; ValueError where a shape is another."""
@@ -128,13 +100,6 @@ class Recall:
         slot = ((saved["recall/tag"] - 1) % self.slots).to(self._device)
         for key, table in kept.items():
             table[slot] = saved[f"recall/{key}"].to(self._device)
-        hand = {k[12:]: v.numpy() for k, v in saved.items() if k.startswith("recall/hand/")}
-        waiting: dict[int, list] = {}
-        whose = hand.pop("whose", np.zeros(0, np.int64)).tolist()
-        for i, number in enumerate(whose):
-            waiting.setdefault(number, []).append({k: v[i] for k, v in hand.items()})
-        self._open = {number: steps for number, steps in waiting.items() if number >= 0}
-        self._ended = [waiting[n] for n in sorted(waiting, reverse=True) if n < 0]
 
     def _tables(self) -> dict[str, Tensor]:
         if not self._kept:
@@ -143,7 +108,3 @@ class Recall:
                 table = torch.from_numpy(np.zeros((self.slots, *width), self._kinds[key]))
                 self._kept[key] = table.to(self._device)
         return self._kept
-
-
-def _joined(steps: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return {key: np.stack([step[key] for step in steps]) for key in steps[0]}

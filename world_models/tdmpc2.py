@@ -18,6 +18,7 @@ from ..nets import (
     MLP,
     Ensemble,
     TwoHot,
+    check_bf16,
     distinct_rows,
     dropout_mask,
     norm_simnorm,
@@ -121,8 +122,8 @@ class TDMPC2(WorldModel):
         if size not in SIZES:
             raise ValueError(f"size {size} is not one of {sorted(SIZES)} (millions of parameters)")
         self.device = torch.device(device)
-        if bf16 and self.device.type != "cuda":
-            raise ValueError(f"bf16 gains nothing on {device}; use device='cuda' or drop it")
+        if bf16:
+            check_bf16(self.device)
         self._choose(observation, keys, tasks is not None)
         self.nu, self.episodic, self.horizon, self.batch_size = nu, episodic, horizon, batch_size
         self.window = horizon + 1 + (FRAMES - 1 if self.pixels else 0)
