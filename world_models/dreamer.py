@@ -16,7 +16,6 @@ from torch import Tensor
 
 from ..blocks import SymexpTwoHot
 from ..laprop import LaProp
-from ..nets import check_bf16
 from .autoencoder import Decoder, Encoder, choose_senses
 from .imagination import Actor, Head, ReturnScale, actor_loss, critic_loss, lambda_returns
 from .model import Belief, WorldModel
@@ -48,11 +47,11 @@ class DreamerV3(WorldModel):
     Source: Hafner et al. 2025, Nature 640, Mastering diverse control tasks through world models,
     with losses, optimiser and constants of the authors' code of May 2026. As there, a window begins
     from the belief of the step before it as of when that was last acted in or learnt from, and may
-    go from one episode into the next; new windows are learnt from once before any are drawn.
+    go from one episode into the next; steps are learnt from while their episode lasts, each once in
+    a new window before any are drawn.
 
     Choices that differ from that code:
-    - an episode is learnt from once it is over, theirs while it lasts: one world at a time suits
-      this best, theirs are 16;
+    - a training acts in one world at a time unless it is given n=16, as theirs does;
     - the first decisions are drawn uniformly, theirs by the untrained actor. Behind a step that was
       acted in so, or elsewhere, a window begins from nothing until the step was learnt from;
     - new windows are laid end to end; theirs leave out the step between two, which they begin from;
@@ -82,7 +81,7 @@ class DreamerV3(WorldModel):
         "critic": "x (..., d) to logits of bins",
     }
     across = True  # windows may go from one episode into the next
-    fresh = True  # and are learnt from once as soon as they are there
+    fresh = True  # and are learnt from once as soon as their steps are taken
     differentiable = True  # where categories are drawn, by the gradient of their probabilities
 
     def __init__(
@@ -116,8 +115,10 @@ class DreamerV3(WorldModel):
         if size not in SIZES:
             raise ValueError(f"size {size} is not one of {sorted(SIZES)} (millions of parameters)")
         self.device = torch.device(device)
-        if bf16:
-            check_bf16(self.device)
+        if bf16 and self.device.type != "cuda":
+            raise ValueError(
+                f"bf16 on {self.device.type!r} gains nothing; use device='cuda' or drop it"
+            )
         self.window = min(batch_length, episode_length)
         if self.window < 2 or horizon < 1:
             raise ValueError(f"windows of {self.window} steps, horizon {horizon}: take 2 and 1")
@@ -253,7 +254,7 @@ class DreamerV3(WorldModel):
             belief = {k: batch[f"before/{k}"] for k in ("deter", "stoch")}
             return belief, batch["before/action"]
         if "place" in batch:
-            return self.recall.read(batch["place"] - 1)
+            return self.recall.read(batch["place"][:, 0])
         return self.start(len(batch["first"])), torch.zeros_like(batch["action"][:, 0])
 
     def _model_losses(self, batch: dict[str, Tensor], noise: Tensor, start=None):
@@ -285,8 +286,8 @@ class DreamerV3(WorldModel):
         """Keeps the beliefs (b, t, ...) along the windows of all processes."""
         if "place" not in batch:
             return
-        gather, t = self.share.gather, batch["action"].shape[1]
-        place = gather(batch["place"])[:, None] + torch.arange(t, device=self.device)
+        gather = self.share.gather
+        place = gather(batch["place"])[:, 1:]
         belief = {k: gather(v.detach()).flatten(0, 1) for k, v in beliefs.items()}
         self.recall.write(place.flatten(), belief, gather(batch["action"]).flatten(0, 1))
 
