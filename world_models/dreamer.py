@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..blocks import SymexpTwoHot
 from ..laprop import LaProp
+from ..nets import check_bf16
 from .autoencoder import Decoder, Encoder, choose_senses
 from .imagination import Actor, Head, ReturnScale, actor_loss, critic_loss, lambda_returns
 from .model import Belief, WorldModel
@@ -115,10 +116,8 @@ class DreamerV3(WorldModel):
         if size not in SIZES:
             raise ValueError(f"size {size} is not one of {sorted(SIZES)} (millions of parameters)")
         self.device = torch.device(device)
-        if bf16 and self.device.type != "cuda":
-            raise ValueError(
-                f"bf16 on {self.device.type!r} gains nothing; use device='cuda' or drop it"
-            )
+        if bf16:
+            check_bf16(self.device)
         self.window = min(batch_length, episode_length)
         if self.window < 2 or horizon < 1:
             raise ValueError(f"windows of {self.window} steps, horizon {horizon}: take 2 and 1")
