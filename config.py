@@ -22,6 +22,7 @@ SEVERAL = ("train", "score")  # verbs that take task=one+another
 PRESETS = ("experiment",)  # groups of recipes for which a verb needs no key of that name
 NAMES = {"task": "envs", "robot": "robots", "model.name": "world_models"}
 NAMES |= {"planner.name": "agents", "learner.name": "agents"}
+PLAIN = frozenset(("int", "float", "bool", "str", "None"))  # types whose values are looked at
 
 
 class ConfigError(ValueError):
@@ -248,12 +249,24 @@ def _check_names(verb: str, config: Mapping[str, object]) -> None:
 
 
 def check_kwargs(function: Callable, given: Mapping[str, object], what: str) -> None:
-    """Raises ConfigError if `given` holds a keyword that the class or function does not take."""
+    """Raises ConfigError if `given` holds a keyword that the class or function does not take.
+
+    Or a value of another type, where the signature says a plain one (`PLAIN`, or several of them).
+    """
     parameters = inspect.signature(function).parameters
     allowed = [k for k, p in parameters.items() if p.kind is not p.POSITIONAL_ONLY]
-    for name in given:
+    for name, value in given.items():
         if name not in allowed:
             raise ConfigError(f"no key {name!r} for {what}{registry.nearest(name, allowed)}")
+        said = parameters[name].annotation
+        kinds = [part.strip() for part in str(getattr(said, "__name__", said)).split("|")]
+        if not PLAIN.issuperset(kinds):
+            continue
+        kind = type(value).__name__.replace("NoneType", "None")
+        fits = kind in kinds or (kind == "int" and "float" in kinds)
+        if not fits or value != value:
+            shown = "null" if value is None else value
+            raise ConfigError(f"{name}={shown} of {what} must be {' or '.join(kinds)}")
 
 
 def save(path: Path, config: Mapping[str, object]) -> None:

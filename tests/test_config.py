@@ -1,5 +1,6 @@
 """A config is the signature, then recipes, then what is typed; it is checked and never executed."""
 
+import inspect
 import tomllib
 from pathlib import Path
 
@@ -204,6 +205,26 @@ def test_a_keyword_that_a_class_does_not_take_is_named():
     config.check_kwargs(collect, {"rate": 1}, "collect")
     with pytest.raises(config.ConfigError, match="no key 'rtae' for tdmpc2; did you mean 'rate'"):
         config.check_kwargs(collect, {"rtae": 1}, "tdmpc2")
+
+
+@pytest.mark.parametrize("kind", ["tdmpc2", "dreamer_v3", "mppi", "icem", "gradient", "bc"])
+def test_defaults_and_whole_numbers_fit_and_other_types_are_refused(kind):
+    room = "agents" if kind in ("mppi", "icem", "gradient", "bc") else "world_models"
+    made = registry.load(room, kind)
+    given = {k: p.default for k, p in inspect.signature(made).parameters.items()}
+    usual = {k: v for k, v in given.items() if v is not inspect.Parameter.empty}
+    config.check_kwargs(made, usual, kind)
+    for name, value in usual.items():
+        if type(value) is float:
+            config.check_kwargs(made, {name: 1}, kind)
+            for wrong in ("abc", float("nan"), None, [1.0]):
+                with pytest.raises(config.ConfigError, match=rf"{name}=.* of {kind} must be "):
+                    config.check_kwargs(made, {name: wrong}, kind)
+        if type(value) is int:
+            with pytest.raises(config.ConfigError, match=rf"{name}=2.5 of {kind} must be int"):
+                config.check_kwargs(made, {name: 2.5}, kind)
+    for fits in ({"explore": True}, {"explore": 0.2}) if kind == "mppi" else ():
+        config.check_kwargs(made, fits, kind)
 
 
 def test_what_is_saved_is_read_back(tmp_path):
