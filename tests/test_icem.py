@@ -70,6 +70,18 @@ def test_icem_asks_of_fewer_samples_the_shifted_elites_and_at_last_the_mean():
     assert (spread - 1).abs().max() < 0.7  # ten draws
 
 
+def test_icem_draws_noise_that_lasts_over_the_horizon():
+    kept = {}
+    for beta in (0.0, 2.0):
+        model = Bowl()
+        size = {"horizon": 12, "iterations": 1, "samples": 400, "elites": 5, "keep": 0.0}
+        agent = ICEM(model, **size, beta=beta)
+        agent.plan(moment(torch.zeros(1, 1, 12, 2), [0.0, 0.0]))
+        plans = torch.stack(model.asked, 1)[1:]  # (399, h, nu); the first is the mean
+        kept[beta] = float((plans[:, 1:] * plans[:, :-1]).mean() / plans.square().mean())
+    assert abs(kept[0.0]) < 0.05 and kept[2.0] > 0.5, kept
+
+
 def test_icem_acts_with_the_best_plan_it_met_and_remembers_its_elites():
     model = Bowl()
     agent = ICEM(model, **SIZE)

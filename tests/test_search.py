@@ -222,6 +222,18 @@ def test_no_planner_acts_into_the_keep_out_that_its_model_sees(planner):
     assert entered == [False, True]
 
 
+def test_cem_acts_beside_a_keep_out_that_the_mean_of_its_elites_lies_in():
+    model = Toy(lambda x, a: a[:, 0].abs())  # both sides pay alike, the middle is kept out of
+    limits = Limits(keep_out=lambda seen: seen["place"][:, 0].abs() < 0.1)
+    size = {"horizon": 1, "iterations": 1, "samples": 64, "elites": 16}
+    acted = {}
+    for name, given in (("free", None), ("kept", limits)):
+        agent = CEM(model, **size, limits=given)
+        acted[name], _ = agent.act(steps(np.zeros((20, 2))), agent.start(np.arange(20)))
+    inside = {k: (np.abs(v[:, 0] / 3) < 0.1).mean() for k, v in acted.items()}
+    assert inside["free"] > 0.3 and inside["kept"] == 0, inside
+
+
 # ---- coloured noise
 
 
