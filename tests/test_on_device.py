@@ -1,13 +1,13 @@
 """On a GPU, said without one: nothing mixes places, waits where it must not, or computes otherwise.
 
-`Elsewhere` makes tensors that say they lie on a GPU. Their numbers lie on the host and are computed
-there by torch's own operations, so what comes out can be held to what the host alone gets. What a
-GPU refuses is refused: operands of two places, a host's generator for numbers there, a look at its
-memory. What its host would wait for is refused where that is asked. Streams of work, pinned memory,
-the kernels of CUDA and their rounding are not in it.
+`Elsewhere` makes tensors that say they lie on a GPU. Numbers lie and are computed here,
+so what comes out is held to what the host alone gets. What a GPU refuses is refused: operands of
+two places, a host's generator for numbers there, a look at its memory. So is, where asked, what its
+host would wait for. Streams of work, pinned memory and the kernels of CUDA are not in it.
 """
 
 import contextlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from umwelten import parallel
 from umwelten.agents import planners
 from umwelten.agents.cloning import BC
 from umwelten.agents.limits import Limits
@@ -52,15 +53,13 @@ def there(x: object) -> bool:
 class Generator(torch.Generator):
     """A generator of a place; on the GPU it draws what one on the host would."""
 
+    device = HOST
+
     def __new__(cls, device: torch.device | str = "cpu"):
         return super().__new__(cls)
 
     def __init__(self, device: torch.device | str = "cpu"):
-        self._place = GPU if torch.device(device).type == "cuda" else HOST
-
-    @property
-    def device(self) -> torch.device:
-        return self._place
+        self.device = GPU if torch.device(device).type == "cuda" else HOST
 
 
 class Elsewhere(TorchFunctionMode):
@@ -70,7 +69,6 @@ class Elsewhere(TorchFunctionMode):
         super().__init__()
         self.frames: list[bool] = []  # whether what is made inside a function lies there
         self.hurried, self.peeking = False, False
-        self.seen: list[str] = []  # the kinds of operations that ran there
         self._below = _Below(self)
         self._grouped = torch._C._group_tensors_by_device_and_dtype
 
@@ -126,9 +124,8 @@ class Elsewhere(TorchFunctionMode):
         stream = kwargs.get("generator")
         if stream is not None and (stream.device.type == "cuda") != on:
             raise RuntimeError(f"a generator of {stream.device} draws for the other place")
-        if func in BRINGS and on and not there(args[0] if args else None):
-            return self._brought(func, args, kwargs)
-        if func is Tensor.new_tensor and on:
+        given = func is not Tensor.new_tensor and args and there(args[0])
+        if func in BRINGS and on and not given:
             return self._brought(func, args, kwargs)
         peeked, self.peeking = self.peeking, self.peeking or func in PEEKS
         try:
@@ -188,7 +185,6 @@ class _Below(TorchDispatchMode):
         given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         on = [there(x) for x in given]
         if any(on):
-            mode.seen.append(name)
             mixed = any(x.ndim and not o for x, o in zip(given, on, strict=True))
             if mixed and name != "copy_":
                 raise RuntimeError(f"{name} has operands on the host and on the device")
@@ -354,6 +350,30 @@ def test_a_wait_in_a_models_update_would_be_noticed(gpu, kind, tmp_path, monkeyp
         over.update(data.sample(rng, over.batch_size, over.window))
 
 
+@pytest.mark.parametrize("kind", ["pixels", "dreamer"])
+def test_a_share_of_a_batch_is_learnt_from_there_as_here(gpu, kind, tmp_path, monkeypatch):
+    """Of two processes the other, which is not there, has the same to tell."""
+    sent = []
+    monkeypatch.setattr(parallel, "dist", SimpleNamespace(
+        all_reduce=lambda x: sent.append(x.device) or x.mul_(2),
+        all_gather=lambda xs, x: sent.append(x.device) or [y.copy_(x) for y in xs],
+        scatter=lambda x, xs, source: sent.append(x.device) or x.copy_(xs[0]),
+        broadcast=lambda x, source: None,  # words, between the hosts
+    ))  # fmt: skip
+    data = Replay(Episodes(record(tmp_path, KINDS[kind][1])), "cpu")
+    batches = [data.sample(np.random.default_rng(i), 2, make(kind).window) for i in range(2)]
+    found = {}
+    for device in ("cpu", "cuda"):
+        model, share = make(kind, device), parallel.Share(0, 2, device)
+        share.adopt(model)
+        for batch in batches:
+            told = {k: v.to(model.device) for k, v in batch.items()}
+            with gpu.hurry() if GPU in sent else contextlib.nullcontext():
+                found[device] = model.update(share.hand_out(told))
+    close(brought(found["cuda"]), found["cpu"])
+    assert sent == sorted(sent, key=str) and sent.count(GPU) == sent.count(HOST) > 4
+
+
 # ---- what acts
 
 SMALL = {"horizon": 3, "iterations": 2, "samples": 24}
@@ -412,11 +432,12 @@ def test_a_planner_decides_there_as_here_and_waits_for_nothing(gpu, monkeypatch,
     assert plans == [over, over]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("explore", [False, True])
-def test_a_models_own_policy_acts_there_as_here(gpu, kind, explore):
-    here, over = (planners.Prior(lively(kind, d), explore=explore) for d in ("cpu", "cuda"))
-    close(acted(over, KINDS[kind][1]), acted(here, KINDS[kind][1]))
+@pytest.mark.parametrize("kind", ["several", "pixels", "choices"])
+def test_a_models_own_policy_acts_there_as_here(gpu, kind):
+    models = [lively(kind, device) for device in ("cpu", "cuda")]
+    for explore in (False, True):
+        here, over = (acted(planners.Prior(m, explore=explore), KINDS[kind][1]) for m in models)
+        close(over, here)
 
 
 def test_a_deadline_is_kept_there(gpu):
