@@ -132,3 +132,20 @@ def test_a_training_begins_with_as_many_decisions_at_random(
     assert seen["ratio"] == ratio
     mppi = "agent=dreamer" not in arguments
     assert isinstance(seen["policy"]._policy, MPPI) == mppi
+
+
+@pytest.mark.parametrize(
+    "kind, wrong",
+    [
+        (TDMPC2, {"horizon": 0}), (TDMPC2, {"batch_size": 0}), (TDMPC2, {"bins": 1}),
+        (TDMPC2, {"grad_clip": -1.0}), (TDMPC2, {"rho": 1.5}), (TDMPC2, {"tau": 5.0}),
+        (TDMPC2, {"dropout": 1.0}), (TDMPC2, {"discount": 2.0}),
+        (DreamerV3, {"batch_size": -3}), (DreamerV3, {"discount": 0.0}), (DreamerV3, {"lam": 3.0}),
+        (DreamerV3, {"free_nats": -1.0}), (DreamerV3, {"tau": 2.0}),
+        (DreamerV3, {"entropy_coef": -1.0}),
+    ],
+)  # fmt: skip
+def test_settings_that_teach_nothing_are_refused_by_name(kind, wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f"{name} {value} "):
+        kind(SPACE, 2, size=1, device="meta", **wrong)

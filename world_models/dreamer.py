@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from math import inf
 
 import gymnasium
 import numpy as np
@@ -19,7 +20,7 @@ from ..laprop import LaProp
 from ..nets import check_bf16
 from .autoencoder import Decoder, Encoder, choose_senses
 from .imagination import Actor, Head, ReturnScale, actor_loss, critic_loss, lambda_returns
-from .model import Belief, WorldModel
+from .model import Belief, WorldModel, require
 from .parts import Make, fit
 from .recall import Recall
 from .rssm import RSSM, balanced, flat
@@ -121,6 +122,10 @@ class DreamerV3(WorldModel):
         self.window = min(batch_length, episode_length)
         if self.window < 2 or horizon < 1:
             raise ValueError(f"windows of {self.window} steps, horizon {horizon}: take 2 and 1")
+        require(
+            batch_size=(batch_size, 1, inf), discount=(discount, 0.01, 1), lam=(lam, 0, 1),
+            entropy_coef=(entropy_coef, 0, inf), free_nats=(free_nats, 0, inf), tau=(tau, 0, 1),
+        )  # fmt: skip
         self.vectors, self.images = choose_senses(observation, keys)
         self.keys = self.vectors + self.images
         self.observation = {k: observation[k] for k in self.keys}

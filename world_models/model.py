@@ -5,6 +5,7 @@ A belief is a value, `{key: tensor (n, ...)}`; a model object does not change wh
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
@@ -101,3 +102,11 @@ class WorldModel(nn.Module, ABC):
         `action[:, i]` is chosen at step i and leads to step i + 1, whose `reward[:, i + 1]` pays
         for arriving there. Metrics stay on the device: reading one costs a synchronisation.
         """
+
+
+def require(**given: tuple[float, float, float]) -> None:
+    """Raises ValueError unless low <= value <= high for each `name=(value, low, high)`."""
+    for name, (value, low, high) in given.items():
+        if not low <= value <= high:
+            allowed = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+            raise ValueError(f"{name} {value} is not allowed; it is {allowed}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from math import inf
 
 import gymnasium
 import numpy as np
@@ -35,7 +36,7 @@ from .encoders import (
     stack_frames,
     window_starts,
 )
-from .model import Belief, WorldModel
+from .model import Belief, WorldModel, require
 from .parts import Make, fit
 from .saving import copied, put_back
 from .tasks import TaskSpec, TaskTable, Told, heuristic_discount, told_of
@@ -119,9 +120,8 @@ class TDMPC2(WorldModel):
         parts: Mapping[str, Make] | None = None,
     ):
         super().__init__()
-        if size not in SIZES:
-            raise ValueError(f"size {size} is not one of {sorted(SIZES)} (millions of parameters)")
         self.device = torch.device(device)
+        _check(size, horizon, batch_size, bins, grad_clip, rho, tau, dropout, discount)
         if bf16:
             check_bf16(self.device)
         self._choose(observation, keys, tasks is not None)
@@ -440,3 +440,14 @@ class TDMPC2(WorldModel):
             for p, moments in optimiser.state.items():
                 tensors |= {f"adam/{names[p]}/{k}": v for k, v in moments.items()}
         return tensors
+
+
+def _check(size, horizon, batch_size, bins, grad_clip, rho, tau, dropout, discount) -> None:
+    """Raises ValueError for a setting that is out of its range."""
+    if size not in SIZES:
+        raise ValueError(f"size {size} is not one of {sorted(SIZES)} (millions of parameters)")
+    require(
+        horizon=(horizon, 1, inf), batch_size=(batch_size, 1, inf), bins=(bins, 2, inf),
+        grad_clip=(grad_clip, 0, inf), rho=(rho, 0, 1), tau=(tau, 0, 1),
+        dropout=(dropout, 0, 0.99), discount=(1 if discount is None else discount, 0, 1),
+    )  # fmt: skip
