@@ -50,21 +50,21 @@ class Replay:
 
         That is (b, 1 + t) int64: where the step before each of them lies, and where its steps do.
         """
-        place = self._send(torch.from_numpy(places[:, None] + np.arange(-1, t)))
+        place = self.send(torch.from_numpy(places[:, None] + np.arange(-1, t)))
         if self._fits:
             batch = self._selected(place[:, 1:])
         else:
             found = self.episodes.read(places, t)
-            batch = {k: self._send(torch.from_numpy(v)) for k, v in found.items()}
+            batch = {k: self.send(torch.from_numpy(v)) for k, v in found.items()}
         return batch | {"place": place}
 
     def gather(self, places: np.ndarray) -> dict[str, Tensor]:
         """Returns the steps at places (b, t), which may lie anywhere, `{key: (b, t, ...)}`."""
         if self._fits:
-            return self._selected(self._send(torch.from_numpy(places)))
+            return self._selected(self.send(torch.from_numpy(places)))
         found = self.episodes.read(places.flatten(), 1)
         whole = {k: v.reshape(*places.shape, *v.shape[2:]) for k, v in found.items()}
-        return {k: self._send(torch.from_numpy(v)) for k, v in whole.items()}
+        return {k: self.send(torch.from_numpy(v)) for k, v in whole.items()}
 
     def sample(self, rng: np.random.Generator, b: int, t: int) -> dict[str, Tensor]:
         """Draws b windows of t steps as `Episodes.draw` does, and reads them."""
@@ -75,7 +75,8 @@ class Replay:
         found = {k: v.index_select(0, rows) for k, v in self._held.items()}
         return {k: v.unflatten(0, place.shape) for k, v in found.items()}
 
-    def _send(self, x: Tensor) -> Tensor:
+    def send(self, x: Tensor) -> Tensor:
+        """Returns x (...) of the host on the device, where work there need not be over for it."""
         return x.pin_memory().to(self.device, non_blocking=True) if self._gpu else x.to(self.device)
 
     def _take_over(self) -> None:

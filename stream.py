@@ -218,4 +218,4 @@ class Stream:
         return batch | {"place": self._send(place)}
 
     def _send(self, x: np.ndarray) -> Tensor:
-        return torch.from_numpy(x).to(self.own.device)
+        return self.own.send(torch.from_numpy(x))

@@ -35,8 +35,8 @@ def port():
 def model(kind):
     vector = Dict({"proprio": Box(-np.inf, np.inf, (24,), np.float32)})
     image = Dict({"rgb/a": Box(0, 255, (64, 64, 3), np.uint8)})
-    if kind == "tdmpc2":
-        return TDMPC2(vector, 6, size=1, batch_size=8, episodic=True)
+    if kind in ("tdmpc2", "compiled"):
+        return TDMPC2(vector, 6, 1, batch_size=8, episodic=True, compile=kind == "compiled")
     if kind == "pixels":
         return TDMPC2(image, 2, size=1, batch_size=2, keys=["rgb/a"])
     told = {"batch_size": 4, "batch_length": 4, "horizon": 3, "warmup": 0, "lr": 1e-3}
@@ -77,6 +77,8 @@ from umwelten.world_models.dreamer import DreamerV3
 from umwelten.world_models.tdmpc2 import TDMPC2
 
 torch.set_num_threads(1)
+real = torch.compile
+torch.compile = lambda f, mode=None: real(f, backend="aot_eager", fullgraph=True)
 
 {sources}
 
@@ -102,12 +104,10 @@ for kind in {kinds}:
 """
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory):
-    """The folder of what two processes have learnt, each on a half of every batch."""
-    folder = tmp_path_factory.mktemp("pair")
+def learnt(folder, kinds):
+    """Returns the folder of what two processes have learnt, each on a half of every batch."""
     sources = "\n\n".join(inspect.getsource(f) for f in (model, windows))
-    script = SCRIPT.replace("{sources}", sources).replace("{kinds}", repr(KINDS))
+    script = SCRIPT.replace("{sources}", sources).replace("{kinds}", repr(kinds))
     command = [sys.executable, "-c", script.replace("{updates}", str(UPDATES)), str(folder)]
     told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port()), "WORLD_SIZE": "2"}
     told |= {"OMP_NUM_THREADS": "1"}
@@ -117,9 +117,26 @@ def pair(tmp_path_factory):
             stderr=subprocess.PIPE, text=True,
         ) for r in (0, 1)
     ]  # fmt: skip
-    errors = [process.communicate(timeout=200)[1] for process in both]
+    errors = [process.communicate(timeout=400)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], errors
     return folder
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    return learnt(tmp_path_factory.mktemp("pair"), KINDS)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_as_one_where_updates_are_compiled(tmp_path):
+    learnt(tmp_path, ("compiled",))
+    ours, theirs = (load_file(tmp_path / f"compiled-{rank}") for rank in (0, 1))
+    assert all(torch.equal(ours[k], theirs[k]) for k in ours | theirs)
+    alone, found = model("tdmpc2"), load_file(tmp_path / "compiled-metrics")
+    alone.update(windows(alone, 100))
+    for seed in range(UPDATES):
+        for key, value in alone.update(windows(alone, seed)).items():
+            torch.testing.assert_close(found[f"{seed}/{key}"], value, rtol=2e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
