@@ -1,8 +1,8 @@
 """On a GPU, said without one: nothing mixes places, waits where it must not, or computes otherwise.
 
 `Elsewhere` makes tensors that say they lie on a GPU. Numbers lie and are computed here,
-so what comes out is held to what the host alone gets. What a GPU refuses is refused (operands of two
-places, a look at its memory), and, where asked, what its host would wait for. Streams of work,
+so what comes out is held to what the host alone gets. What a GPU refuses is refused (operands of
+two places, a look at its memory), and, where asked, what its host would wait for. Streams of work,
 pinned memory and the kernels of CUDA are not in it.
 """
 
