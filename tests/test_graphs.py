@@ -143,8 +143,10 @@ class Graphs:
                     x.fill_(torch.nan if x.is_floating_point() else 0)
                 self.live, self.owner = [], self.calls
             found = module(*args)
-            own = {x.data_ptr() for x in args if isinstance(x, torch.Tensor)}
-            made = (x for x in found if isinstance(x, torch.Tensor) and x.data_ptr() not in own)
+            # A view of a weight is kept for the way back: that memory is no graph's.
+            tensors = [[x for x in xs if isinstance(x, torch.Tensor)] for xs in (args, found)]
+            own = {x.untyped_storage().data_ptr() for x in tensors[0]}
+            made = (x for x in tensors[1] if x.untyped_storage().data_ptr() not in own)
             self.live += [x.detach() for x in made]
             self.pending = kind == "forward"
             return found
