@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .config import ConfigError
+from .config import ConfigError, at_least
 from .rollout import Step, rollout
 
 
@@ -54,7 +54,7 @@ def collect(
     from . import build
     from .episodes import Recorder
 
-    _at_least_one(episodes=episodes, n=n)
+    at_least(1, episodes=episodes, n=n)
     folder = Path(out or f"runs/{task}-{policy}")
     plans = policy not in ("random", "expert") and not run
     told = build.world_of(run, action_repeat, cameras, world)
@@ -134,7 +134,7 @@ def play(
     umwelten play task=push
     umwelten play task=reach policy=mppi run=runs/demo/train
     """
-    _at_least_one(episodes=episodes)
+    at_least(1, episodes=episodes)
     path = Path(out or f"runs/{task}-{policy}.mp4")
     print(f"video: {film(task, policy, path, run, episodes, seed, action_repeat, world)}")
 
@@ -162,9 +162,3 @@ def film(
             print(f"  {words}: {'done' if won else 'not done'}")
 
     return video.write(path, frames(), fps=env.metadata["render_fps"])
-
-
-def _at_least_one(**counts: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise ConfigError(f"{name}={count} is below 1; choose at least 1")

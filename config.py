@@ -29,6 +29,13 @@ class ConfigError(ValueError):
     """What was asked for cannot be: one line with what is allowed."""
 
 
+def at_least(low: float, **given: float) -> None:
+    """Raises ConfigError unless each of the keys given is `low` or more."""
+    for name, value in given.items():
+        if not value >= low:
+            raise ConfigError(f"{name}={value} is below {low}; choose at least {low}")
+
+
 @dataclass(frozen=True)
 class Key:
     """One parameter of a verb: its type (a builtin), default and line of documentation."""

@@ -84,11 +84,15 @@ def train(
         told = {k: v for k, v in told.items() if k not in ("launcher", "collectors")}
     from rich.console import Console
 
-    from .config import ConfigError
+    from .config import ConfigError, at_least
     from .learn import NotFinite
     from .parallel import Share
     from .world_models.contract import ContractError
 
+    at_least(1, steps=steps, n=n, action_repeat=action_repeat, episodes=episodes)
+    at_least(1, save_every=save_every, collectors=collectors)
+    at_least(0, seed=seed, ratio=ratio, evaluate_every=evaluate_every, threads=threads)
+    at_least(-1, seed_steps=seed_steps, pretrain=pretrain)
     folder = Path(out or f"runs/{task}-{agent}-{seed}")
     told |= {k: dict(told[k] or {}) for k in ("model", "planner", "learner", "world")}
     console = Console()
@@ -133,7 +137,13 @@ def run_training(run, told: dict, threads: int = 0, watch=None, share=None) -> d
     options = {k: told[k] for k in ("action_repeat", "cameras", "world")}
     env = build.make_env(told["task"], told["n"], **options)
     model = _model(told, env, share)
-    warm = max(1000, 5 * sum(build.episode_lengths(env)))
+    lengths = build.episode_lengths(env)
+    if not told["offline"] and model.window > max(lengths) + 1:
+        raise config.ConfigError(
+            f"the model learns from {model.window} steps at once, an episode of {told['task']} has "
+            f"{max(lengths) + 1} at most; choose a shorter model.horizon"
+        )
+    warm = max(1000, 5 * sum(lengths))
     warm = told["seed_steps"] if told["seed_steps"] >= 0 else warm
     actor = build.make_planner(told["planner"], model, explore=True)
     if warm:

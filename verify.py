@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 from pathlib import Path
 
-from .config import ConfigError
+from .config import ConfigError, at_least
 from .negative import CONTROLS
 
 MARKS = {True: "[green]pass[/]", False: "[red]FAIL[/]", None: "-"}
@@ -58,6 +58,10 @@ def verify(
 
     from . import registry, tiers, trials
 
+    at_least(1, seeds=seeds, episodes=episodes)
+    at_least(0, threads=threads)
+    if steps == 0 or steps < -1:
+        raise ConfigError(f"steps={steps} is below 1; choose at least 1, or -1 for the usual")
     console, name = Console(), registry.find("world_models", name).snake
     if control and (control not in CONTROLS or runs):
         given = "on finished runs" if runs else f"no control {control!r}"

@@ -1,13 +1,14 @@
 """Settings: what holds where nothing is said is what the authors' own configuration files say."""
 
 import inspect
+import re
 
 import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Dict
 
-from umwelten import config, learn
+from umwelten import cli, config, learn
 from umwelten import train as verb
 from umwelten.agents.planners import MPPI
 from umwelten.laprop import LaProp
@@ -138,6 +139,7 @@ def test_a_training_begins_with_as_many_decisions_at_random(
     "kind, wrong",
     [
         (TDMPC2, {"horizon": 0}), (TDMPC2, {"batch_size": 0}), (TDMPC2, {"bins": 1}),
+        (TDMPC2, {"latent": 12}), (TDMPC2, {"log_std": (1.0,)}), (TDMPC2, {"log_std": (2.0, -1.0)}),
         (TDMPC2, {"grad_clip": -1.0}), (TDMPC2, {"rho": 1.5}), (TDMPC2, {"tau": 5.0}),
         (TDMPC2, {"dropout": 1.0}), (TDMPC2, {"discount": 2.0}),
         (DreamerV3, {"batch_size": -3}), (DreamerV3, {"discount": 0.0}), (DreamerV3, {"lam": 3.0}),
@@ -147,5 +149,34 @@ def test_a_training_begins_with_as_many_decisions_at_random(
 )  # fmt: skip
 def test_settings_that_teach_nothing_are_refused_by_name(kind, wrong):
     ((name, value),) = wrong.items()
-    with pytest.raises(ValueError, match=f"{name} {value} "):
+    with pytest.raises(ValueError, match=re.escape(f"{name} {value} ")):
         kind(SPACE, 2, size=1, device="meta", **wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        ("steps=0", "steps=0 is below 1"),
+        ("n=0", "n=0 is below 1"),
+        ("episodes=0", "episodes=0 is below 1"),
+        ("save_every=0", "save_every=0 is below 1"),
+        ("ratio=-1", "ratio=-1.0 is below 0"),
+        ("seed=-1", "seed=-1 is below 0"),
+        ("seed_steps=-7", "seed_steps=-7 is below -1"),
+        ("model.horizon=1000", "an episode of reach has 51 at most"),
+        ("model.latent=12", "a multiple of 8"),
+    ],
+)
+def test_a_training_out_of_range_is_answered_in_one_line(wrong, said, tmp_path, capsys):
+    told = ["task=reach", "model.size=1", "device=cpu", f"out={tmp_path / 'run'}"]
+    assert cli.main(["train", *told, wrong]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("wrong", ["steps=0", "steps=-5", "seeds=0", "episodes=0"])
+def test_a_verification_out_of_range_is_answered_in_one_line(wrong, tmp_path, capsys):
+    assert cli.main(["verify", "tdmpc2", f"out={tmp_path / 'gates'}", wrong]) == 2
+    error = capsys.readouterr().err
+    assert wrong in error and "below 1" in error and error.count("\n") == 1
+    assert not [*tmp_path.iterdir()]

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..kernels import GROUP
 from ..nets import (
     MLP,
     Ensemble,
@@ -128,7 +129,7 @@ class TDMPC2(WorldModel):
         self.nu, self.episodic, self.horizon, self.batch_size = nu, episodic, horizon, batch_size
         self.window = horizon + 1 + (FRAMES - 1 if self.pixels else 0)
         self.discount = heuristic_discount(episode_length) if discount is None else discount
-        self.log_std, self.latent = log_std, SIZES[size][2] if latent is None else latent
+        self.log_std, self.latent = _pair(log_std), _width(latent, SIZES[size][2])
         self.coefs = (consistency_coef, reward_coef, value_coef, terminal_coef, entropy_coef)
         self.rho, self.tau, self.dropout, self.grad_clip = rho, tau, dropout, grad_clip
         self.shift, self.bf16, self.two_hot = shift, bf16, TwoHot(-bound, bound, bins)
@@ -451,3 +452,17 @@ def _check(size, horizon, batch_size, bins, grad_clip, rho, tau, dropout, discou
         grad_clip=(grad_clip, 0, inf), rho=(rho, 0, 1), tau=(tau, 0, 1),
         dropout=(dropout, 0, 0.99), discount=(1 if discount is None else discount, 0, 1),
     )  # fmt: skip
+
+
+def _pair(log_std: Sequence[float]) -> tuple[float, float]:
+    """Returns the bounds of the policy's log deviation; raises ValueError unless low < high."""
+    if len(log_std) != 2 or not log_std[0] < log_std[1]:
+        raise ValueError(f"log_std {log_std!r} is not allowed; it is (low, high), low below high")
+    return tuple(log_std)
+
+
+def _width(latent: int | None, usual: int) -> int:
+    """Returns how wide the latent is; raises ValueError unless it is made of whole simplices."""
+    if latent is not None and (latent < GROUP or latent % GROUP):
+        raise ValueError(f"latent {latent} is not allowed; it is a multiple of {GROUP}")
+    return usual if latent is None else latent
