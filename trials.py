@@ -31,8 +31,6 @@ def train(folder, name, task, seeds, control, given, threads, console) -> list[P
     from .tiers import TRUTH
     from .train import bar, open_run, run_training
 
-    if seeds < 1:
-        raise ConfigError(f"seeds={seeds}; at least one is needed")
     if registry.find("world_models", name).name == TRUTH:
         raise ConfigError(f"{name} is the simulator itself: there is nothing to learn")
     folders = []

@@ -283,7 +283,7 @@ def test_a_kill_between_two_checkpoints_changes_nothing(reach, tmp_path):
 @pytest.mark.parametrize("arguments, says", [
     (["learner.horizn=4"], "no key 'horizn' for learner bc; did you mean 'horizon'"),
     (["learner.nu=4"], "no key 'nu' for learner bc"),
-    (["learner.horizon=many"], "horizon=many of bc must be a whole number"),
+    (["learner.horizon=many"], "horizon=many of learner bc must be int"),
     (["learner.horizon=9999"], "no 9999 valid steps in a row"),
     (["learner.keys=[instruction]"], "'instruction' is no vector"),
     (["sources=[]"], "learns from recorded episodes alone; give sources=[FOLDER]"),

@@ -187,7 +187,7 @@ def test_dreamers_runs_are_held_to_what_training_collected(dreamt, name, verdict
         (["control=unttrained"], "no control 'unttrained'; controls to train with are untrained"),
         (["control=untrained", "promote=true"], "nothing of it is promoted"),
         (["runs=[nowhere]"], "nowhere holds no run"),
-        (["seeds=0"], "seeds=0; at least one"),
+        (["seeds=0"], "seeds=0 is below 1"),
         (["task=cartpole_balance", "control=late_rewards"], "cartpole_balance has none to use"),
         (["task=raech"], "did you mean 'reach'?"),
     ],
