@@ -5,9 +5,7 @@ It knows no observation, no task, no optimiser and no model.
 
 from __future__ import annotations
 
-import functools
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -134,33 +132,32 @@ class BlockGRU(nn.Module):
         return x.unflatten(-1, (self.blocks, -1))
 
 
-@dataclass(frozen=True)
-class SymexpTwoHot:
+class SymexpTwoHot(nn.Module):
     """A scalar as weights on the two nearest of `count` bins, symexp(-bound) to symexp(bound).
 
     The weights are linear in the scalar itself, not in its symlog: an expectation over bins is
-    unbiased however they are spaced. `count` is odd.
+    unbiased however they are spaced. `count` is odd. `bins` (count,) ascend, exactly symmetric
+    around 0; they move with the module and are not saved.
 
     Source: Hafner et al. 2025 (DreamerV3), Nature 640, equation 10.
     """
 
-    count: int = 255
-    bound: float = 20.0
+    bins: Tensor
 
-    def bins(self, device: torch.device | None = None) -> Tensor:
-        """Returns the bins (count,), ascending, exactly symmetric around 0."""
-        below = symexp(torch.linspace(-self.bound, 0, self.count // 2 + 1, device=device))
-        return torch.cat([below, -below[:-1].flip(0)])
+    def __init__(self, count: int = 255, bound: float = 20.0):
+        super().__init__()
+        self.count = count
+        below = symexp(torch.linspace(-bound, 0, count // 2 + 1))
+        self.register_buffer("bins", torch.cat([below, -below[:-1].flip(0)]), persistent=False)
 
     def decode(self, logits: Tensor) -> Tensor:
         """Returns the scalars (...) that logits (..., count) stand for.
 
         Bins of opposite sign are added first, so that equal logits give exactly 0.
         """
-        bins = self._bins(logits.device)
         if kernels.fits(logits) and not (torch.is_grad_enabled() and logits.requires_grad):
-            return fused.expected(logits.contiguous(), bins)
-        weighed = F.softmax(logits.float(), -1) * bins
+            return fused.expected(logits.contiguous(), self.bins)
+        weighed = F.softmax(logits.float(), -1) * self.bins
         half = self.count // 2
         return (weighed[..., :half].flip(-1) + weighed[..., half + 1 :]).sum(-1)
 
@@ -180,7 +177,7 @@ class SymexpTwoHot:
         if kernels.fits(logits):
             rows, both = logits.reshape(-1, self.count), torch.stack(aims, -1).float()
             both = both.view(-1, len(aims))
-            found = _CrossEntropy.apply(rows.contiguous(), both, self._bins(logits.device))
+            found = _CrossEntropy.apply(rows.contiguous(), both, self.bins)
             return found.view(logits.shape[:-1])
         return sum(self._plain_loss(logits.float(), x) for x in aims)
 
@@ -192,18 +189,10 @@ class SymexpTwoHot:
 
     def _place(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the bin below each scalar and the weight of the bin above it."""
-        bins = self._bins(x.device)
+        bins = self.bins
         x = x.float().clamp(bins[0], bins[-1]).contiguous()
         below = (torch.searchsorted(bins, x, right=True) - 1).clamp(max=self.count - 2)
         return below, (x - bins[below]) / (bins[below + 1] - bins[below])
-
-    def _bins(self, device: torch.device) -> Tensor:
-        return self.bins(device) if torch.compiler.is_compiling() else _kept(self, device)
-
-
-@functools.cache
-def _kept(two_hot: SymexpTwoHot, device: torch.device) -> Tensor:
-    return two_hot.bins(device)
 
 
 # ---- what the layers are made of; in float32 on the CPU each is one kernel

@@ -89,7 +89,8 @@ def _like(plans: Tensor, bound: Bound) -> Tensor:
 @functools.cache
 def _sent(bound: Bound, device: torch.device, dtype: torch.dtype) -> Tensor:
     # Once: to send numbers to a GPU is to wait until all is done that was asked of it before.
-    return torch.tensor(bound, device=device, dtype=dtype)
+    with torch.inference_mode(False):  # a gradient may need them later
+        return torch.tensor(bound, device=device, dtype=dtype)
 
 
 def _listed(value: Bound) -> tuple[float, ...]:

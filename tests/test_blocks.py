@@ -99,7 +99,7 @@ def test_the_cell_is_that_of_the_formulas():
 
 
 def test_bins_are_symexp_spaced_and_equal_logits_mean_exactly_zero():
-    bins = SymexpTwoHot().bins().double().numpy()
+    bins = SymexpTwoHot().bins.double().numpy()
     even = np.linspace(-20, 20, 255)
     np.testing.assert_allclose(bins, np.sign(even) * np.expm1(np.abs(even)), rtol=1e-4, atol=1e-5)
     assert np.array_equal(bins, -bins[::-1]) and bins[127] == 0
@@ -111,7 +111,7 @@ def test_bins_are_symexp_spaced_and_equal_logits_mean_exactly_zero():
 def test_a_scalar_is_between_its_two_bins_and_comes_back(value):
     two_hot = SymexpTwoHot()
     x = torch.tensor([value])
-    weights, bins = two_hot.encode(x)[0].double(), two_hot.bins().double()
+    weights, bins = two_hot.encode(x)[0].double(), two_hot.bins.double()
     assert abs(float(weights.sum()) - 1) < 1e-6 and int((weights > 0).sum()) <= 2
     kept = min(max(value, float(bins[0])), float(bins[-1]))
     assert abs(float((weights * bins).sum()) - kept) <= 1e-5 * abs(kept) + 1e-6
@@ -121,7 +121,7 @@ def test_a_scalar_is_between_its_two_bins_and_comes_back(value):
 
 def test_its_loss_is_the_cross_entropy_and_leaves_the_target_alone():
     two_hot = SymexpTwoHot(5, math.log(3))
-    bins = two_hot.bins().tolist()  # -2, -0.73, 0, 0.73, 2
+    bins = two_hot.bins.tolist()  # -2, -0.73, 0, 0.73, 2
     logits = torch.randn(5, generator=generator()).requires_grad_()
     x = torch.tensor(1.2, requires_grad=True)
     share = (1.2 - bins[3]) / (bins[4] - bins[3])

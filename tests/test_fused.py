@@ -76,7 +76,7 @@ def test_choices_are_where_the_noise_falls_among_the_probabilities(classes):
 
 def test_expectations_and_cross_entropies_are_those_of_the_formula():
     two_hot = SymexpTwoHot()
-    logits, bins = draws(37, 255, scale=2.0), two_hot.bins()
+    logits, bins = draws(37, 255, scale=2.0), two_hot.bins
     near(fused.expected(logits, bins), (logits.double().softmax(-1) * bins.double()).sum(-1), 1e-5)
     assert not fused.expected(torch.full((3, 255), 7.0), bins).any()
     aims = torch.cat([draws(35, 2, scale=50.0), torch.tensor([[0.0, 1e30], [-1e30, bins[200]]])])
@@ -90,7 +90,7 @@ def test_expectations_and_cross_entropies_are_those_of_the_formula():
 def test_what_is_not_a_number_stays_one():
     x, bias, gain = draws(3, 8), torch.zeros(8), torch.ones(8)
     x[1, 2] = np.nan
-    bins = SymexpTwoHot(9, 2.0).bins()
+    bins = SymexpTwoHot(9, 2.0).bins
     for out in (
         fused.norm_silu(x, bias, gain),
         fused.norm_silu_backward(x, bias, gain, torch.ones(3, 8))[0],
@@ -117,7 +117,7 @@ def test_shapes_that_do_not_fit_are_refused():
 def test_the_number_of_threads_changes_no_bit():
     x, bias, gain, grad = draws(100, 64), draws(64, seed=1), draws(64, seed=2), draws(100, 64)
     gates, wide = draws(100, 192, seed=3), draws(192, seed=4)
-    bins, noise = SymexpTwoHot(63).bins(), torch.rand(100, 16)
+    bins, noise = SymexpTwoHot(63).bins, torch.rand(100, 16)
 
     def everything():
         return [

@@ -105,6 +105,15 @@ def test_plans_are_moved_no_further_than_they_must_be(seed, rate):
     assert torch.equal(one, allowed[:, 0, 0])
 
 
+def test_a_gradient_passes_limits_that_were_first_met_without_one():
+    limits = Limits((-0.31, -0.62), (0.41, 0.83), (0.53, 0.57))
+    with torch.inference_mode():
+        limits.project(limits.spread(torch.zeros(1, 1, 2, 2)), torch.zeros(1, 2))
+    plans = torch.zeros(1, 1, 2, 2, requires_grad=True)
+    limits.project(limits.spread(plans), torch.zeros(1, 2)).sum().backward()
+    assert torch.all(plans.grad > 0)
+
+
 def test_uniform_draws_fill_the_bounds():
     limits = Limits((-0.1, 0.0), (0.3, 1.0))
     unit = torch.linspace(-1, 1, 5)[:, None].expand(5, 2)

@@ -7,6 +7,7 @@ pinned memory and the kernels of CUDA are not in it.
 """
 
 import contextlib
+import functools
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from umwelten import parallel
-from umwelten.agents import planners
+from umwelten.agents import limits, planners
 from umwelten.agents.cloning import BC
 from umwelten.agents.limits import Limits
 from umwelten.agents.search import Planner
@@ -206,6 +207,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(torch, "Generator", Generator)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 30, 1 << 30))
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(limits, "_sent", functools.cache(limits._sent.__wrapped__))  # none stays
     with Elsewhere() as mode:
         yield mode
 
@@ -389,8 +391,7 @@ SEARCHES = [
 
 def lively(kind, device):
     """Returns a model in which no two plans are worth the same."""
-    model = make(kind)
-    rng = torch.Generator().manual_seed(0)
+    model, rng = make(kind), torch.Generator().manual_seed(0)
     saved = model.checkpoint()
     for key in (k for k in saved if k.startswith("model/") and saved[k].ndim > 1):
         saved[key] += 0.05 * torch.randn(saved[key].shape, generator=rng)
@@ -448,8 +449,7 @@ def test_windows_are_there_what_they_are_here(gpu, tmp_path, room):
         ours, theirs = (np.random.default_rng(i) for _ in range(2))
         with gpu.hurry():
             found = over.sample(theirs, 5, 4)
-        wanted = here.sample(ours, 5, 4)
-        found = brought(found)
+        wanted, found = here.sample(ours, 5, 4), brought(found)
         assert found.keys() == wanted.keys()
         assert all(torch.equal(found[k], v) for k, v in wanted.items())
         record(tmp_path, BOTH)
@@ -488,8 +488,8 @@ def test_foresight_is_there_what_it_is_here(gpu, tmp_path, kind):
 
 def test_a_clone_learns_and_acts_there_as_here(gpu, tmp_path):
     path = record(tmp_path, VECTOR)
-    here, over = (BC(VECTOR, 2, hidden=32, batch_size=8, accumulate=2, device=d)
-                  for d in ("cpu", "cuda"))  # fmt: skip
+    told = {"hidden": 32, "batch_size": 8, "accumulate": 2}
+    here, over = (BC(VECTOR, 2, device=d, **told) for d in ("cpu", "cuda"))
     for clone in (here, over):
         clone.fit(Episodes(path).stats()["keys"])
         data, rng = Replay(Episodes(path, across=True), clone.device), np.random.default_rng(0)
