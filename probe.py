@@ -118,7 +118,7 @@ def _measure(models: dict, parts: dict, keys: tuple[str, ...], context: int, see
     for name, model in models.items():
         rng = torch.Generator(model.device).manual_seed(seed)
         done[name] = Measured(model, parts, keys, context, rng)
-    trained = done["trained"]
+    trained, beliefs = done["trained"], done["trained"].belief()
     probes = {k: {w: _readings(r) for w, r in v.items()} for k, v in trained.probes().items()}
     if "untrained" in done:
         for name, ways in done["untrained"].probes().items():
@@ -127,8 +127,8 @@ def _measure(models: dict, parts: dict, keys: tuple[str, ...], context: int, see
         "errors": {k: _plain(v) | _margins(v) for k, v in trained.errors().items()},
         "reward": _plain(trained.reward()) | _margins(trained.reward(), 1),
         "ends": _plain(trained.ends()),
-        "belief": _plain(trained.belief()), "retrieval": _plain(trained.retrieval()),
-        "probes": probes,
+        "belief": _plain(beliefs) | _margins(beliefs, 0, ("held",)),
+        "retrieval": _plain(trained.retrieval()), "probes": probes,
     }  # fmt: skip
     return found, trained.views()
 
@@ -147,7 +147,7 @@ def _interval(values: np.ndarray) -> dict:
     return {name: _finite(part) for name, part in parts.items()}
 
 
-def _margins(curves: dict, first: int = 0) -> dict:
+def _margins(curves: dict, first: int = 0, baselines: tuple = BASELINES) -> dict:
     """Returns by how much what is imagined errs more than each baseline does, and where less.
 
     Differences are of the same episode. `better`: the k where they are surely below 0 (the whole
@@ -156,7 +156,7 @@ def _margins(curves: dict, first: int = 0) -> dict:
     if not curves:
         return {}
     mine = curves["imagined"].numpy()
-    margins = {k: _interval(mine - curves[k].numpy()) for k in BASELINES if k in curves}
+    margins = {k: _interval(mine - curves[k].numpy()) for k in baselines if k in curves}
     tops = zip(*(margin["high"] for margin in margins.values()), strict=True)
     better = [k for k, top in enumerate(tops, first) if all(t is not None and t < 0 for t in top)]
     return {"margins": margins, "better": better}

@@ -67,8 +67,8 @@ def kept(model: str) -> dict:
 def promote(model: str, evidence: dict) -> Path:
     """Keeps the evidence of a task for a model; what was of other code is dropped.
 
-    Raises ValueError where a gate failed, where a control was planted, where the evidence is of
-    other code or parts than stand here, or for a model that is not of ours.
+    Raises ValueError where a gate failed, a control was planted or no world was acted in, where
+    the evidence is of other code or parts than stand here, or for a model that is not of ours.
     """
     member = registry.find("world_models", model)
     if member.plugin:
@@ -80,6 +80,10 @@ def promote(model: str, evidence: dict) -> Path:
         raise ValueError(f"{evidence['control']} is a control: it is there to fail")
     if any(run.get("config", {}).get("parts") for run in evidence["runs"]):
         raise ValueError(f"its parts are not {model}'s own; such evidence is not of {model}")
+    if "return" not in evidence:
+        raise ValueError(
+            f"{model} acted in no world: a smoke is no evidence; verify suite=standard"
+        )
     failed = [g["gate"] for g in evidence["gates"] if g["passed"] is False]
     if failed or not evidence["passed"]:
         raise ValueError(f"{model} failed {', '.join(failed) or 'its gates'}; nothing is kept")

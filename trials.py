@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from .config import ConfigError
+from .suites import SUITES, aspects
 
 EPISODES = {
     "expert": 30,
@@ -140,11 +141,13 @@ def _behaviour(name: str, env, run: str):
 # ---- examining
 
 
-def examine_all(folder, runs: list[Path], code: str, episodes, device, threads, console) -> dict:
-    """Returns what each run shows, and the scores of random and of the script beside it.
+def examine_all(
+    folder, runs: list[Path], code: str, suite: str, episodes, device, threads, console
+):
+    """Returns a dict: what each of the `runs` shows, and of `anchors`, random and the script.
 
     What was found of a run is kept in `folder`, and found anew where its checkpoint or the code is
-    another.
+    another. A suite without worlds has no anchors and no scores.
     """
     import torch
 
@@ -156,8 +159,8 @@ def examine_all(folder, runs: list[Path], code: str, episodes, device, threads, 
     told = build.world_of(runs[0])
     task = build.config_of(runs[0])["task"]
     env = build.make_env(task, rows_for(episodes, 20), **told)
-    anchors = {}
-    for behaviour in ("random", *(["expert"] if _scripted(task) else [])):
+    anchors, wide = {}, SUITES[suite]
+    for behaviour in ("random", *["expert"] * _scripted(task)) if wide.worlds else ():
         with console.status(f"scoring {behaviour}"):
             anchors[behaviour] = judge(env, build.make_policy(behaviour, env), episodes).summary()
     found = []
@@ -165,25 +168,30 @@ def examine_all(folder, runs: list[Path], code: str, episodes, device, threads, 
         newest = checkpoint.latest(run / "checkpoints")
         if newest is None:
             raise ConfigError(f"{run} has no whole checkpoint yet; go on training it")
-        key = {"checkpoint": newest.name, "code": code, "episodes": episodes, "device": device}
+        key = {"checkpoint": newest.name, "code": code, "device": device}
+        key |= {"episodes": episodes, "suite": suite}
         path = folder / "found" / f"{run.name}.json"
         kept = json.loads(path.read_text()) if path.exists() else {}
         if kept.get("key") != key:
             with console.status(f"examining {run.name}"):
-                kept = {"key": key, "shown": examine(folder, run, env, anchors, episodes, device)}
+                shown, findings = examine(folder, run, env, device)
+                if wide.worlds:
+                    shown["score"], finding = _acted(run, env, anchors, episodes, device)
+                    findings.append(finding)
+            findings += _probed(folder, run, device) if wide.probed else []
+            kept = {"key": key, "shown": shown | {"findings": [asdict(f) for f in findings]}}
             write(path, kept)
         found.append(kept["shown"])
     return {"runs": found, "anchors": anchors}
 
 
-def examine(folder: Path, run: Path, env, anchors: dict, episodes: int, device: str) -> dict:
-    """Returns what one run's model shows: a finding of every gate, its score, its config."""
+def examine(folder: Path, run: Path, env, device: str) -> tuple[dict, list]:
+    """Returns what a run was and what its model shows on recorded episodes, a Finding a gate."""
     import numpy as np
 
     from . import build, checkpoint, gates
     from .episodes import Episodes
     from .run import Run
-    from .score import judge
 
     model, told = build.restore(run, env, device)
     tensors, _, state = checkpoint.load(checkpoint.latest(run / "checkpoints"))
@@ -197,13 +205,11 @@ def examine(folder: Path, run: Path, env, anchors: dict, episodes: int, device: 
     except RuntimeError as error:
         raise ConfigError(str(error)) from error
     own = run / "episodes"
-    data = _unseen(folder, run, told)
+    data = Episodes(_unseen(folder, run, told))
     if not data.count(needs := gates.CONTEXT + gates.AHEAD + 1):
         raise ConfigError(f"{run} has episodes of fewer than the {needs} steps that gates look at")
     batch = gates.sample(model, data, np.random.default_rng(1))
     seen = gates.rewards(model, data)
-    planner = told["planner"].get("name", "mppi")
-    score = judge(env, build.make_policy(planner, env, str(run), device), episodes).summary()
     losses = [gates.held_out_loss(make, part, data) for part in (None, tensors)]
     with TemporaryDirectory() as place:
         sound = gates.parity(make, model, batch, Path(place))
@@ -213,28 +219,46 @@ def examine(folder: Path, run: Path, env, anchors: dict, episodes: int, device: 
         gates.loss_floor(*losses),
         gates.reward_accuracy(seen),
         gates.alignment(seen),
-        gates.beats_random(score, anchors["random"], anchors.get("expert")),
     ]
     progress = state["progress"]
     return {
         "run": run.name, "seed": told["seed"], "updates": progress["updates"],
         "env_steps": progress["env_steps"] * told["action_repeat"], "config": told["model"],
         "planner": told["planner"], "keys": [*model.keys], "fingerprint": _fingerprint(model, told),
-        "revision": _revision(run), "score": score,
+        "revision": _revision(run),
         **{name: [[m["env_steps"] * told["action_repeat"], m["return"]]
                   for m in metrics if m["kind"] == kind]
            for name, kind in (("curve", "score"), ("collected", "episode"))},
-        "findings": [asdict(f) for f in findings],
-    }  # fmt: skip
+    }, findings  # fmt: skip
 
 
-def _unseen(folder: Path, run: Path, told: dict):
-    """Returns Episodes at seeds of their own: random ones, and those of who acts, disturbed.
+def _acted(run: Path, env, anchors: dict, episodes: int, device: str):
+    """Returns the score of a run in worlds, and the gate that it is held to."""
+    from . import build, gates
+    from .score import judge
+
+    planner = build.config_of(run)["planner"].get("name", "mppi")
+    score = judge(env, build.make_policy(planner, env, str(run), device), episodes).summary()
+    return score, gates.beats_random(score, anchors["random"], anchors.get("expert"))
+
+
+def _probed(folder: Path, run: Path, device: str) -> list:
+    """Returns the gates of what the probe finds on the unseen episodes; it draws and writes."""
+    from .build import config_of
+    from .probe import probe
+
+    out = folder / "probe" / run.name
+    sources = tuple(map(str, _unseen(folder, run, config_of(run))))
+    probe(run=str(run), sources=sources, device=device, out=str(out))
+    return aspects(json.loads((out / "probe.json").read_text()))
+
+
+def _unseen(folder: Path, run: Path, told: dict) -> list[Path]:
+    """Records episodes at seeds of their own: random ones, and those of who acts, disturbed.
 
     Who acts is the task's script, or the run's own prior where there is none.
     """
     from . import build
-    from .episodes import Episodes
     from .score import HELD_OUT
 
     model = "" if _scripted(told["task"]) else str(run)
@@ -244,7 +268,7 @@ def _unseen(folder: Path, run: Path, told: dict):
         place, seed = folder / "unseen" / (behaviour + of), HELD_OUT + (k + 1) * APART
         options = build.world_of(run)
         paths.append(_collect(place, told["task"], behaviour, UNSEEN, seed, model, options))
-    return Episodes(paths)
+    return paths
 
 
 def _fingerprint(model, told: dict) -> str:

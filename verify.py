@@ -18,7 +18,8 @@ def verify(
     name: str,
     /,
     task: str = "reach",
-    seeds: int = 3,
+    suite: str = "standard",
+    seeds: int = -1,
     steps: int = -1,
     runs: tuple = (),
     episodes: int = 20,
@@ -35,10 +36,13 @@ def verify(
     A task with a script is learnt offline from the script's and from random episodes; one with
     official figures as their authors did, and beside them: TD-MPC2's are scores, DreamerV3's are
     returns of the episodes that training collected. The exit code is 1 where a gate fails.
+    A verdict needs both recorded episodes and worlds: the quick suite, which looks at the former
+    alone, can only say "smoke". The comprehensive one adds gates of what `umwelten probe` finds.
 
     name: the model, as `umwelten list models` says
     task: what is asked
-    seeds: trainings, each with a seed of its own
+    suite: quick, standard or comprehensive
+    seeds: trainings, each with a seed of its own; default 1, 3 or 5, as the suite is
     steps: of a training, as in `umwelten train`: updates offline, else decisions
     runs: folders of finished trainings to take instead, of one task: runs=[runs/a,runs/b]
     episodes: of a score in the real world
@@ -51,13 +55,18 @@ def verify(
     planner: the planner's keywords, such as planner.samples=512
 
     umwelten verify tdmpc2
+    umwelten verify tdmpc2 suite=quick
     umwelten verify tdmpc2 control=late_rewards seeds=1
     umwelten verify tdmpc2 task=cartpole_balance steps=50000 model.size=5 device=cuda
     """
     from rich.console import Console
 
     from . import registry, tiers, trials
+    from .suites import SUITES
 
+    if suite not in SUITES:
+        raise ConfigError(f"no suite {suite!r}; there are {', '.join(SUITES)}")
+    seeds = SUITES[suite].seeds if seeds == -1 else seeds
     at_least(1, seeds=seeds, episodes=episodes)
     at_least(0, threads=threads)
     if steps == 0 or steps < -1:
@@ -68,6 +77,8 @@ def verify(
         raise ConfigError(f"{given}; controls to train with are {', '.join(CONTROLS)}")
     if promote and control:
         raise ConfigError(f"control={control} is there to fail; nothing of it is promoted")
+    if promote and not SUITES[suite].worlds:
+        raise ConfigError(f"suite={suite} acts in no world; nothing is promoted without")
     code = tiers.fingerprint(name)
     if runs:
         folders = [Path(run) for run in runs]
@@ -78,8 +89,9 @@ def verify(
     if not runs:
         given = {"steps": steps, "device": device, "model": model or {}, "planner": planner or {}}
         folders = trials.train(folder, name, task, seeds, control, given, threads, console)
-    found = trials.examine_all(folder, folders, code, episodes, device, threads, console)
-    told = {"seeds": seeds, "steps": steps, "control": control, "model": model, "planner": planner}
+    found = trials.examine_all(folder, folders, code, suite, episodes, device, threads, console)
+    told = {"suite": suite, "seeds": seeds, "steps": steps, "control": control}
+    told |= {"model": model, "planner": planner}
     evidence = _evidence(found, name, task, code, told)
     path = trials.write(folder / "evidence.json", evidence)
     _show(console, evidence)
@@ -118,20 +130,38 @@ def _evidence(found: dict, name: str, task: str, code: str, told: dict) -> dict:
 
     found: as trials.examine_all returns it.
     """
-    import numpy as np
-
-    from . import gates, published
+    from . import gates
     from .doctor import environment
 
     runs = found["runs"]
     table = gates.over_seeds([[gates.Finding(**f) for f in run["findings"]] for run in runs])
+    earned = _earned(name, task, runs) if all("score" in run for run in runs) else {}
+    table += earned.pop("gates", [])
+    where = environment()
+    words = [f"{k}={v}" for k, v in told.items() if v not in (None, "", {}, -1)]
+    where["command"] = ["umwelten", "verify", name, f"task={task}", *words]
+    return {
+        "schema": 1, "model": name, "task": task, "suite": told["suite"],
+        "control": told["control"], "code": code,
+        "passed": all(g["passed"] is not False for g in table),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "gates": table, "official": {}, **earned, **found, **where,
+    }  # fmt: skip
+
+
+def _earned(name: str, task: str, runs: list[dict]) -> dict:
+    """Returns the mean `return` of the runs' scores, how it is to `official` figures, and gates."""
+    import numpy as np
+
+    from . import published
+
     returns = [run["score"]["return"] for run in runs]
     spread = float(np.std(returns, ddof=1)) if len(runs) > 1 else 0.0
-    table.append({
+    table = [{
         "gate": "seed spread", "passed": None, "figures": [spread], "bound": None,
         "reason": "standard deviation of the returns: "
         + ", ".join(f"{r['seed']}: {x:.1f}" for r, x in zip(runs, returns, strict=True)),
-    })  # fmt: skip
+    }]  # fmt: skip
     official = _official(name, task, runs, float(np.mean(returns)))
     if official:
         said = f"{official['verdict']} at {official['env_steps']:,} env steps"
@@ -147,16 +177,7 @@ def _evidence(found: dict, name: str, task: str, code: str, told: dict) -> dict:
             "figures": [official["return"]] if "return" in official else [],
             "bound": official.get("low"), "reason": said,
         })  # fmt: skip
-    where = environment()
-    words = [f"{k}={v}" for k, v in told.items() if v not in (None, "", {}, -1)]
-    where["command"] = ["umwelten", "verify", name, f"task={task}", *words]
-    return {
-        "schema": 1, "model": name, "task": task, "control": told["control"], "code": code,
-        "passed": all(g["passed"] is not False for g in table),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "return": float(np.mean(returns)), "gates": table, "official": official,
-        **found, **where,
-    }  # fmt: skip
+    return {"return": float(np.mean(returns)), "official": official, "gates": table}
 
 
 def _official(name: str, task: str, runs: list[dict], value: float) -> dict:
@@ -189,5 +210,6 @@ def _show(console, evidence: dict) -> None:
         table.add_row(gate["gate"], MARKS[gate["passed"]], figures, bound, gate["reason"])
     console.print(table)
     verdict = "passed" if evidence["passed"] else "FAILED"
+    verdict = verdict if "return" in evidence else f"smoke, {verdict}; a verdict needs worlds"
     of = f", planted with {evidence['control']}" if evidence["control"] else ""
     console.print(f"{evidence['model']}{of} on {evidence['task']}: {verdict}", markup=False)

@@ -26,7 +26,7 @@ ROOF = {
     "train",
 }
 ROOF |= {"video", "card", "fleet", "probe", "profiling", "pictures"}
-ROOF |= {"verify", "trials", "gates", "negative", "published", "tiers", "recorded"}
+ROOF |= {"verify", "trials", "suites", "gates", "negative", "published", "tiers", "recorded"}
 MAY = {  # what a room, or a file beside the rooms, may import beyond its own room
     "__init__": {"registry"},
     "agents": {"nets", "blocks", "laprop", "optimise", "registry"}

@@ -89,7 +89,7 @@ def test_every_place_is_one_of_the_models_networks(kind):
     assert registry.find("world_models", kind.__name__).constants["PARTS"] == kind.PARTS
     assert all(isinstance(getattr(model, place), nn.Module) for place in kind.PARTS)
     left = {k for k, _ in model.named_children()} - kind.PARTS.keys()
-    assert left <= {"target", "slow_critic", "return_scale", "recall"}
+    assert left <= {"target", "slow_critic", "return_scale", "recall", "two_hot"}
 
 
 @BOTH

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from umwelten import cli, config, published, tiers, trials, verify
+from umwelten import cli, config, pictures, published, suites, tiers, trials, verify
 from umwelten.episodes import Episodes
 
 LITTLE = ["threads=1", "model.batch_size=8"]
@@ -104,6 +104,72 @@ def test_an_untrained_model_fails_in_more_than_one_way(tmp_path):
     assert found["runs"][0]["updates"] == 0
 
 
+# ---- suites
+
+
+def test_a_quick_look_says_smoke_and_no_verdict(judged, tmp_path, capsys):
+    shutil.copytree(judged / "unseen", tmp_path / "unseen")
+    runs = f"runs=[{judged / 'seed-0'}]"
+    assert run(tmp_path, runs, "suite=quick") == 1
+    found, whole = evidence(tmp_path), evidence(judged)
+    assert "smoke, FAILED; a verdict needs worlds" in capsys.readouterr().out
+    assert found["suite"] == "quick" and whole["suite"] == "standard"
+    assert found["anchors"] == {} == found["official"] and "score" not in found["runs"][0]
+    in_worlds = {"real return", "seed spread"}
+    assert {g["gate"] for g in found["gates"]} == {g["gate"] for g in whole["gates"]} - in_worlds
+    told = {"promote": "nothing is promoted without", "suite": "no suite 'slow'; there are quick"}
+    for wrong, says in (("promote=true", told["promote"]), ("suite=slow", told["suite"])):
+        assert run(tmp_path, runs, "suite=quick", wrong) == 2
+        assert says in capsys.readouterr().err
+    with pytest.raises(ValueError, match="a smoke is no evidence"):
+        tiers.promote("tdmpc2", found | {"passed": True})
+
+
+def test_a_comprehensive_look_asks_the_probe_too(judged, tmp_path, monkeypatch, capsys):
+    shutil.copytree(judged / "unseen", tmp_path / "unseen")
+    monkeypatch.setattr(trials, "UNSEEN", 12)
+    monkeypatch.setattr(pictures, "draw", lambda *given: [])
+    runs = f"runs=[{judged / 'seed-0'}]"
+    assert run(tmp_path, runs, "suite=comprehensive") == 1
+    found = evidence(tmp_path)
+    more = ["reconstruction", "consistency", "coherence", "utilisation"]
+    assert [f["gate"] for f in found["runs"][0]["findings"]][-5:] == ["real return", *more]
+    probed = json.loads((tmp_path / "probe" / "seed-0" / "probe.json").read_text())
+    assert sum(probed["episodes"].values()) == 24 and probed["mode"] == "dataset replay"
+    used = next(f for f in found["runs"][0]["findings"] if f["gate"] == "utilisation")
+    assert used["figure"] == probed["belief"]["dimensions"]
+
+
+def curve(*values):
+    return {
+        "mean": list(values),
+        "low": [v - 0.1 for v in values],
+        "high": [v + 0.1 for v in values],
+    }
+
+
+@pytest.mark.parametrize(
+    "odd, failed",
+    [
+        ({}, []),
+        ({"errors": {"a": {"observed": curve(0.1, 0.1, 0.1)},
+                     "b": {"observed": curve(0.9, 0.95, 1)}}}, ["reconstruction"]),
+        ({"better": [2]}, []),
+        ({"better": []}, ["consistency"]),
+        ({"order": curve(0.5, 0.9, 0.59)}, ["coherence"]),
+        ({"order": {"mean": [None] * 3, "low": [None] * 3}}, ["coherence"]),
+        ({"dimensions": 1.3}, ["utilisation"]),
+        ({"dimensions": float("nan")}, ["utilisation"]),
+    ],
+)  # fmt: skip
+def test_each_aspect_of_a_probe_can_fail(odd, failed):
+    belief = {"imagined": curve(0.1, 0.2, 0.3), "better": [1, 2], "order": curve(0.5, 0.9, 0.8)}
+    belief |= {"dimensions": 7.0, "size": 128} | {k: v for k, v in odd.items() if k != "errors"}
+    errors = odd.get("errors", {"a": {"observed": curve(0.2, 0.3, 0.4)}})
+    findings = suites.aspects({"errors": errors, "belief": belief})
+    assert [f.gate for f in findings if not f.passed] == failed
+
+
 # ---- finished runs
 
 
@@ -137,7 +203,7 @@ def test_finished_runs_are_held_beside_official_figures(finished, tmp_path):
 def test_the_official_verdict_is_of_the_same_env_steps(value, verdict, passed):
     runs = [{"seed": s, "keys": ["proprio"], "env_steps": 100_000, "findings": [],
              "score": {"return": value + s}} for s in (-1, 1)]  # fmt: skip
-    told = {"control": "", "seeds": 2}
+    told = {"control": "", "seeds": 2, "suite": "standard"}
     found = verify._evidence({"runs": runs}, "tdmpc2", "cartpole_balance", "", told)
     (gate,) = [g for g in found["gates"] if g["gate"] == "official figures"]
     assert found["official"]["verdict"] == verdict and gate["passed"] is passed
