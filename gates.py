@@ -17,7 +17,7 @@ from .score import student
 FALL = 0.1  # share of its first value that the loss must fall by
 SHARE = 0.8  # of the seeds must pass
 FORESEEN = 2 / 3  # of a step's change of reward
-CONTEXT, AHEAD = 3, 5  # steps that a belief follows; steps that it then goes on without the world
+CONTEXT, AHEAD = 3, 5  # steps of an episode at least; steps that a belief then goes on alone
 BATCHES = 4  # of held-out windows for a loss
 WINDOWS = 1000  # at most, in which rewards are foreseen
 
@@ -142,17 +142,21 @@ class Rewards:
 
 
 def rewards(model, episodes, context: int = CONTEXT, ahead: int = AHEAD) -> Rewards:
-    """Lets a belief follow `context` steps of each window, then go on by the actions alone."""
+    """Lets a belief follow each episode, and go on by the actions alone from places along it.
+
+    context: steps of an episode that are followed at least.
+    """
     import torch
 
-    from .world_models.foresight import foresee
+    from .world_models.foresight import foresee, lead
 
     places = episodes.windows(context + ahead + 1, 2)
     places = places[:: -(-len(places) // WINDOWS)]
     batch = episodes.take(places, context + ahead + 1)
     seen = {k: torch.from_numpy(v[:, :-1]) for k, v in batch.items()}
     rng = torch.Generator(model.device).manual_seed(0)
-    told = foresee(model, seen, context, rng).reward.double().numpy().T
+    before = lead(model, episodes, places, rng)
+    told = foresee(model, seen, context, rng, before).reward.double().numpy().T
     paid = batch["reward"].astype(float)
     parts = (paid[:, context + lag : context + ahead + lag] for lag in (0, -1, 1))
     return Rewards(told, *parts, places[:, 0])

@@ -45,7 +45,7 @@ def probe(
     episodes: how many to record
     policy: random, expert, a planner or prior (of the run); default the expert where there is
         one, with stretches of random actions
-    context: steps of a window that are observed
+    context: steps of a window that are observed, as all that came before them is
     horizon: steps that are imagined from there
     windows: of an episode, at most
     seed: of what is drawn, and where in the held-out seeds to begin
@@ -245,7 +245,7 @@ def _parts(sources, run: str, size: int, windows: int, seed: int) -> dict:
         rows = np.concatenate(chosen)
         taken = {k: torch.from_numpy(v) for k, v in view.take(rows, size).items()}
         _, episode = np.unique(rows[:, 0], return_inverse=True)
-        parts[name] = Part(taken, torch.from_numpy(episode))
+        parts[name] = Part(taken, torch.from_numpy(episode), (view, rows))
     return parts
 
 

@@ -6,6 +6,7 @@ import torch
 
 from umwelten.agents.policy import Random
 from umwelten.envs.env import BatchEnv
+from umwelten.episodes import Episodes, Recorder
 from umwelten.rollout import rollout
 from umwelten.world_models import foresight
 from umwelten.world_models.measures import Measured, Part
@@ -140,6 +141,60 @@ def test_windows_go_through_in_pieces_that_change_nothing(monkeypatch):
     for context in (0, 9):
         with pytest.raises(ValueError, match="it is 1 to 8"):
             foresight.foresee(model, lines(), context, torch.Generator())
+
+
+class Memory(Linear):
+    """A belief that adds up, from an episode's first step on, what was seen and done."""
+
+    def observe(self, belief, action, step, rng):
+        goes_on = ~step["first"][:, None]
+        return {"z": goes_on * belief["z"] + step["y"], "last": goes_on * belief["last"] + action}
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory):
+    """Episodes of 5, 9 and 12 steps."""
+    folder, rng = tmp_path_factory.mktemp("uneven"), np.random.default_rng(0)
+    with Recorder(folder) as recorder:
+        for steps in (5, 9, 12):
+            for t in range(steps):
+                recorder.add({
+                    "y": rng.normal(size=(1, 2)), "action": rng.uniform(-1, 1, (1, 2)),
+                    "reward": rng.random(1, np.float32), "valid": np.ones(1, bool),
+                    "first": np.array([t == 0]), "last": np.array([t == steps - 1]),
+                    "terminal": np.zeros(1, bool),
+                })  # fmt: skip
+    return Episodes(folder)
+
+
+def test_a_belief_follows_the_whole_episode_up_to_a_window(uneven):
+    places, rng = uneven.windows(4, 2), torch.Generator()
+    before = foresight.lead(Memory(), uneven, places[::-1].copy(), rng)
+    assert sorted(set(places[:, 1].tolist())) == [0, 2, 4, 6, 8]
+    for k, (episode, start) in enumerate(places[::-1]):
+        whole = uneven.episode(int(episode))
+        seen = torch.from_numpy(whole["y"][:start].sum(0))
+        done = torch.from_numpy(whole["action"][: max(start - 1, 0)].sum(0))
+        torch.testing.assert_close(before.belief["z"][k], seen, check_dtype=False)
+        torch.testing.assert_close(before.belief["last"][k], done, check_dtype=False)
+        led = torch.from_numpy(whole["action"][start - 1]) if start else torch.zeros(2)
+        torch.testing.assert_close(before.action[k], led, check_dtype=False)
+
+
+@pytest.mark.parametrize("at_once", [256, 3])
+def test_a_window_is_foreseen_as_if_acted_from_the_episodes_first_step(
+    uneven, monkeypatch, at_once
+):
+    monkeypatch.setattr(foresight, "AT_ONCE", at_once)
+    places, rng = uneven.windows(4, 1), torch.Generator()
+    windows = {k: torch.from_numpy(v) for k, v in uneven.take(places, 4).items()}
+    episode = torch.from_numpy(places[:, 0])
+    followed = Part(windows, episode, (uneven, places)).foreseen(Memory(), 2, rng)
+    blank = Part(windows, episode).foreseen(Memory(), 2, rng)
+    for k, (which, start) in enumerate(places):
+        y = torch.from_numpy(uneven.episode(int(which))["y"])
+        torch.testing.assert_close(followed.seen["z"][0, k], y[: start + 2].sum(0))
+        torch.testing.assert_close(blank.seen["z"][0, k], y[start : start + 2].sum(0))
 
 
 def test_probes_of_what_was_imagined_hold_for_the_truth_and_fall_for_a_model_that_drifts():

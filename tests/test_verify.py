@@ -117,7 +117,10 @@ def test_a_quick_look_says_smoke_and_no_verdict(judged, tmp_path, capsys):
     assert found["anchors"] == {} == found["official"] and "score" not in found["runs"][0]
     in_worlds = {"real return", "seed spread"}
     assert {g["gate"] for g in found["gates"]} == {g["gate"] for g in whole["gates"]} - in_worlds
-    told = {"promote": "nothing is promoted without", "suite": "no suite 'slow'; there are quick"}
+    told = {
+        "promote": "suite=quick sees no world; nothing of it is promoted",
+        "suite": "no suite 'slow'; there are quick",
+    }
     for wrong, says in (("promote=true", told["promote"]), ("suite=slow", told["suite"])):
         assert run(tmp_path, runs, "suite=quick", wrong) == 2
         assert says in capsys.readouterr().err

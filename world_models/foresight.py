@@ -1,14 +1,16 @@
 """Foresight: what a world model believes of the next steps, beside what it would have seen.
 
-It takes windows of recorded steps `{key: (b, t, ...)}`. The first `context` are observed; from the
-last of those on (k = 0) the model goes on twice: with its eyes open, and by the recorded actions
-alone. Results are (H + 1, b, ...) for k = 0 ... H, where H = t - context. It knows no one model.
+It takes windows of recorded steps `{key: (b, t, ...)}`. The first `context` are observed, and with
+a `Lead` all that came before them in their episodes; from the last of those on (k = 0) the model
+goes on twice: with its eyes open, and by the recorded actions alone. Results are (H + 1, b, ...)
+for k = 0 ... H, where H = t - context. It knows no one model.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,20 +35,61 @@ class Foresight:
     alive: Tensor
 
 
+@dataclass(frozen=True)
+class Lead:
+    """What is believed just before b windows, `{key: (b, ...)}`, and the action (b, nu) done then.
+
+    A model that was to find its way into the middle of an episode would be asked what no one asks
+    of it who acts from the beginning on.
+    """
+
+    belief: Belief
+    action: Tensor
+
+
+@torch.no_grad()
+def lead(model: WorldModel, episodes, windows: np.ndarray, rng: torch.Generator) -> Lead:
+    """Returns the Lead to windows (b, 2), after all steps of their episodes that come before.
+
+    episodes: an `Episodes`, whose `windows` and `take` name windows by episode and first step.
+    """
+    which, row = np.unique(windows[:, 0], return_inverse=True)
+    row, end = row.reshape(-1), episodes.lengths[which] - 1
+    belief, found = model.start(len(which)), {}
+    action = torch.zeros(len(which), model.nu, device=model.device)
+    kept = torch.zeros(len(windows), model.nu, device=model.device)
+    for t in range(int(windows[:, 1].max()) + 1):
+        here = torch.from_numpy(np.flatnonzero(windows[:, 1] == t)).to(model.device)
+        of = torch.from_numpy(row).to(model.device)[here]
+        for key, x in belief.items() if len(here) else ():
+            found.setdefault(key, x.new_empty(len(windows), *x.shape[1:]))[here] = x[of]
+        kept[here] = action[of]
+        taken = episodes.take(np.stack([which, np.minimum(t, end)], 1), 1)
+        step = {k: torch.from_numpy(v[:, 0]).to(model.device) for k, v in taken.items()}
+        belief, action = model.observe(belief, action, step, rng), step["action"]
+    return Lead(found, kept)
+
+
 @torch.no_grad()
 def foresee(
-    model: WorldModel, windows: dict[str, Tensor], context: int, rng: torch.Generator
+    model: WorldModel,
+    windows: dict[str, Tensor],
+    context: int,
+    rng: torch.Generator,
+    before: Lead | None = None,
 ) -> Foresight:
     """Returns what `model` believes along the windows, with open and with shut eyes.
 
-    Beliefs hold the keys that `imagine` returns, on the CPU. One draw is imagined where a model
-    draws. Raises ValueError where windows are not longer than `context`, or that is below 1.
+    before: without it, nothing is believed but what windows show. Beliefs hold the keys that
+    `imagine` returns, on the CPU. One draw is imagined where a model draws. Raises ValueError where
+    windows are not longer than `context`, or that is below 1.
     """
     b, t = windows["action"].shape[:2]
     if not 1 <= context < t:
         raise ValueError(f"context {context} of windows of {t} steps; it is 1 to {t - 1}")
+    before = before or Lead(model.start(b), torch.zeros_like(windows["action"][:, 0]))
     parts = [
-        _foresee(model, {k: v[i : i + AT_ONCE] for k, v in windows.items()}, context, rng)
+        _foresee(model, _cut(windows, i), context, rng, _cut(before.belief, i), before.action[i:])
         for i in range(0, b, AT_ONCE)
     ]
     seen, dreamt = (
@@ -57,11 +100,10 @@ def foresee(
     return Foresight(seen, dreamt, reward, alive)
 
 
-def _foresee(model: WorldModel, windows: dict[str, Tensor], context: int, rng) -> Foresight:
+def _foresee(model, windows, context: int, rng, belief: Belief, action: Tensor) -> Foresight:
     windows = {k: v.to(model.device) for k, v in windows.items()}
     b, t = windows["action"].shape[:2]
-    belief, action = model.start(b), torch.zeros_like(windows["action"][:, 0])
-    seen = []
+    action, seen = action[:b].to(model.device), []
     for i in range(t):
         belief = model.observe(belief, action, {k: v[:, i] for k, v in windows.items()}, rng)
         action = windows["action"][:, i]

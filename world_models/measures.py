@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import foresight
-from .foresight import features, foresee, future, per_episode
+from .foresight import Foresight, features, foresee, future, lead, per_episode
 from .model import WorldModel
 from .readout import Probes, Reading
 
@@ -21,10 +21,20 @@ PARTS = ("fit", "validate", "test")
 
 @dataclass(frozen=True)
 class Part:
-    """Windows `{key: (b, t, ...)}` of some episodes; the episode of each, (b,) int64 below E."""
+    """Windows `{key: (b, t, ...)}` of some episodes; the episode of each, (b,) int64 below E.
+
+    whole: the Episodes that they are of and their names there (b, 2), for beliefs that follow each
+    episode from its first step on; without it they know of windows alone.
+    """
 
     windows: dict[str, Tensor]
     episode: Tensor
+    whole: tuple | None = None
+
+    def foreseen(self, model: WorldModel, context: int, rng: torch.Generator) -> Foresight:
+        """Returns what a model believes along the windows."""
+        before = None if self.whole is None else lead(model, *self.whole, rng)
+        return foresee(model, self.windows, context, rng, before)
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,7 @@ class Measured:
         rng: torch.Generator,
     ):
         self.parts, self.context = parts, context
-        self.found = {p: foresee(model, parts[p].windows, context, rng) for p in PARTS}
+        self.found = {p: parts[p].foreseen(model, context, rng) for p in PARTS}
         self.seen = {p: features(self.found[p].seen) for p in PARTS}
         self.dreamt = features(self.found["test"].dreamt)
         test = self.found["test"]
