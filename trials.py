@@ -143,7 +143,7 @@ def _behaviour(name: str, env, run: str):
 
 def examine_all(
     folder, runs: list[Path], code: str, suite: str, episodes, device, threads, console
-):
+) -> dict:
     """Returns a dict: what each of the `runs` shows, and of `anchors`, random and the script.
 
     What was found of a run is kept in `folder`, and found anew where its checkpoint or the code is
@@ -232,7 +232,7 @@ def examine(folder: Path, run: Path, env, device: str) -> tuple[dict, list]:
     }, findings  # fmt: skip
 
 
-def _acted(run: Path, env, anchors: dict, episodes: int, device: str):
+def _acted(run: Path, env, anchors: dict, episodes: int, device: str) -> tuple:
     """Returns the score of a run in worlds, and the gate that it is held to."""
     from . import build, gates
     from .score import judge
