@@ -274,9 +274,10 @@ def _count(part) -> int:
 
 
 def tables(found: dict) -> list:
-    """Returns rich tables of what was measured: errors, beliefs, probes, and ends if any."""
+    """Returns rich tables of what was measured: errors, beliefs, and probes and ends if any."""
     ends = [_ends_table(found)] if found["ends"] else []
-    return [_errors_table(found), _beliefs_table(found), _probes_table(found), *ends]
+    probes = [_probes_table(found)] if found["probes"] else []
+    return [_errors_table(found), _beliefs_table(found), *probes, *ends]
 
 
 def titled(title: str, *columns: str):

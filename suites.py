@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from .gates import Finding
@@ -35,15 +36,12 @@ def aspects(found: dict) -> list[Finding]:
 
 
 def _reconstruction(errors: dict) -> Finding:
-    """Holds each observation, read off a belief that saw it, to be nearer than its mean is."""
-    least, worst = {}, {}
-    for key, curves in errors.items():
-        known = [v for v in curves["observed"]["high"] if v is not None]
-        least[key] = sum(known) / len(known) if known else float("inf")
-        worst[key] = sum(curves["observed"]["mean"]) / len(curves["observed"]["mean"])
-    key = max(least, key=least.get)
+    """Holds each observation, read off beliefs that saw it, to be nearer than its mean is."""
+    found = [(key, _over_steps(curves["observed"])) for key, curves in errors.items()]
+    found.sort(key=lambda of: (math.isnan(of[1]["high"]), of[1]["high"]))
+    key, worst = found[-1] if found else ("nothing", dict.fromkeys(("mean", "high"), math.nan))
     reason = f"error of {key} read off beliefs that saw it, in deviations: 1 is its mean's"
-    return Finding("reconstruction", least[key] < 1, worst[key], 1, reason)
+    return Finding("reconstruction", worst["high"] < 1, worst["mean"], 1, reason)
 
 
 def _imagination(belief: dict) -> list[Finding]:
@@ -52,11 +50,18 @@ def _imagination(belief: dict) -> list[Finding]:
     share = len([k for k in belief["better"] if k]) / ahead
     reason = f"share of {ahead} steps ahead at which imagining surely errs less than standing still"
     nearer = Finding("consistency", share >= NEARER, share, NEARER, reason)
-    lows, means = belief["order"]["low"][1:], belief["order"]["mean"][1:]
-    sure = all(low is not None and low > 0.5 for low in lows)
-    reason = "how surely imagined beliefs lie at their own time, where least; 0.5 is chance"
-    worst = min((m for m in means if m is not None), default=0.0)
-    return [nearer, Finding("coherence", sure, worst, 0.5, reason)]
+    order = _over_steps({k: v[1:] for k, v in belief["order"].items()})
+    reason = "how surely imagined beliefs lie at their own time; 0.5 is chance"
+    return [nearer, Finding("coherence", order["low"] > 0.5, order["mean"], 0.5, reason)]
+
+
+def _over_steps(curve: dict) -> dict:
+    """Returns mean, low and high of a curve over its steps; nan, which passes nothing, if none."""
+    return {k: _mean([v for v in values if v is not None]) for k, values in curve.items()}
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
 
 
 def _filled(found: dict) -> Finding:
