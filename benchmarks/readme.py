@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from record import RESULTS, ROOT, record
+from umwelten import published
 from umwelten.demo import ACTORS
 
 
@@ -109,10 +110,13 @@ def curve() -> list[str]:
     ]
     for path in sorted(RESULTS.glob("curve_*.json")):
         found = results(path.stem)
-        rows = found["scores"] or found["collected"][-1:]
+        rows = found["scores"] or found["collected"]
         ours = ", ".join(f"**{r['return']}** after {r['env_steps']:,}" for r in rows)
-        there = found.get("published", {})
-        theirs = f"{there['low']:.0f} to {there['high']:.0f} after {there['budget']:,}"
+        at = [found["published"]["budget"]] if found["scores"] else [r["env_steps"] for r in rows]
+        name = {"dreamer": "dreamer_v3"}.get(found["agent"], found["agent"])
+        there = published.curve(name, found["task"])
+        spans = [(published.span(there, there["steps"].index(b)), b) for b in at]
+        theirs = ", ".join(f"{low:.0f} to {high:.0f} after {b:,}" for (low, high), b in spans)
         who = f"{found['agent']}, {found['size'] or 'default'}"
         lines.append(f"| {who} | {found['task']}, {found['seed']} | {ours} | {theirs} |")
     return lines
