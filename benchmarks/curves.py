@@ -7,9 +7,10 @@ stopped, so steps= may be raised later, and a finished run is only read.
 Both agents act for two control steps, rewards summed, 500 decisions an episode. TD-MPC2: size 1,
 2,500 decisions at random first, one update for a decision, ten evaluation episodes (the authors'
 size is 5). DreamerV3: size 1, train ratio 512 (half an update of 16 x 64 for a decision), one world
-at a time; its published returns are of the episodes it collects, and so are ours. The authors'
-present recipe for states has action repeat 1, ratio 1024 and 16 worlds. SAC: as Stable-Baselines3
-has it by default; its published returns are those of TD-MPC2's authors, with settings of theirs.
+at a time; its published returns are of the episodes it collects near a budget, and so are ours. The
+authors' present recipe for states has action repeat 1, ratio 1024 and 16 worlds. SAC: as
+Stable-Baselines3 has it by default; its published returns are those of TD-MPC2's authors, with
+settings of theirs.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from umwelten import config, published
 from umwelten.run import Run
 from umwelten.train import train
 
-REPEAT, BIN = 2, 10_000
+REPEAT = 2
 USUAL = {
     "tdmpc2": ["model.size=1", "steps=12500", "evaluate_every=12500"],
     "sac": ["steps=50000", "evaluate_every=12500"],
@@ -49,9 +50,10 @@ def main() -> None:
     results = {k: told[k] for k in ("agent", "task", "seed", "ratio")}
     model = told["model"] or {}  # a learner with a loop of its own has none
     results |= {"size": model.get("size"), "updates": max(m["updates"] for m in lines)}
-    results |= {"scores": scores(lines), "collected": collected(lines)}
-    ours = results["scores"] or results["collected"]
     against = published.curve(model.get("name", agent), told["task"])
+    budgets = against["steps"] if against else []
+    results |= {"scores": scores(lines), "collected": collected(lines, budgets)}
+    ours = results["scores"] or results["collected"]
     if against and ours:
         last = ours[-1]
         results["published"] = published.compare(against, last["env_steps"], last["return"])
@@ -71,16 +73,19 @@ def scores(lines: list[dict]) -> list[dict]:
     ]
 
 
-def collected(lines: list[dict]) -> list[dict]:
-    """Returns the mean return of the training episodes that ended in each 10,000 env steps."""
+def collected(lines: list[dict], budgets: list[int]) -> list[dict]:
+    """Returns the mean return of the training episodes that ended within 5 % of each budget.
+
+    The published figures are made so, at the same budgets.
+    """
     ended = [(REPEAT * m["env_steps"], m["return"]) for m in lines if m["kind"] == "episode"]
-    bins: dict[int, list[float]] = {}
-    for at, value in ended:
-        bins.setdefault(-(-at // BIN), []).append(value)
-    return [
-        {"env_steps": BIN * i, "return": round(float(np.mean(v)), 1), "episodes": len(v)}
-        for i, v in sorted(bins.items())
-    ]
+    last, rows = max((at for at, _ in ended), default=0), []
+    for budget in (b for b in budgets if 0 < b <= last):
+        near = [x for at, x in ended if abs(at - budget) <= published.NEAR * budget]
+        if near:
+            mean = round(float(np.mean(near)), 1)
+            rows.append({"env_steps": budget, "return": mean, "episodes": len(near)})
+    return rows
 
 
 if __name__ == "__main__":
